@@ -1,0 +1,43 @@
+"""Model cards: every shipped weight file says by which command, on what and how well it was made."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+PIPELINE = HERE / "pipeline"
+SHORTCUT = HERE / "shortcut"
+REWARDS = HERE / "rewards"
+CARDS = HERE / "cards"
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self):
+        self.start = time.perf_counter()
+
+    def __call__(self) -> float:
+        return round(time.perf_counter() - self.start, 1)
+
+
+def write(name: str, command: str, seconds: float, device: str, parameters: int, metrics: dict, **settings) -> None:
+    """Write ``cards/NAME.json``: command, seconds, device, versions, settings, metrics."""
+    CARDS.mkdir(exist_ok=True)
+    processor = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    content = {
+        "command": command,
+        "seconds": seconds,
+        "device": f"{device} ({processor}, {torch.get_num_threads()} threads)",
+        "versions": {p: version(p) for p in ("torch", "diffusers", "transformers", "peft", "numpy")},
+        "parameters": parameters,
+        "settings": settings,
+        "metrics": {k: round(v, 4) if isinstance(v, float) else v for k, v in metrics.items()},
+    }
+    (CARDS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
