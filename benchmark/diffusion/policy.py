@@ -1,0 +1,152 @@
+"""The policy: a frozen denoiser with slots of LoRA that can be switched on per call.
+
+Slots are ordinary peft adapters, so they are saved in the format that diffusers and peft load. They are not run as
+stacked adapters (four of those more than double a call's cost): the updates of the active slots are merged into the
+weights once per optimiser step, differentiably, and every call runs on merged weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from torch.func import functional_call
+
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")  # attention and feed-forward
+
+
+class Policy:
+    """A denoiser, its LoRA slots 1..n, and the frozen shortcut beside it.
+
+    unet      the base denoiser; it is frozen and given the adapters in place
+    shortcut  the few-step denoiser without guidance, frozen; None where the suite has none
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        shortcut: UNet2DConditionModel | None,
+        slots: int = 1,
+        rank: int = 16,
+        seed: int = 0,
+    ):
+        if slots < 1 or rank < 1:
+            raise ValueError(f"slots and rank must be at least 1, got slots={slots}, rank={rank}")
+        self.unet = unet.requires_grad_(False).eval()
+        self.shortcut = shortcut if shortcut is None else shortcut.requires_grad_(False).eval()
+        self.slots = tuple(range(1, slots + 1))
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for slot in self.slots:
+                unet.add_adapter(config, adapter_name=self._name(slot))
+        unet.disable_adapters()
+        self._layers = {name: module for name, module in unet.named_modules() if hasattr(module, "lora_A")}
+        for slot in self.slots:
+            for parameter in self.slot_parameters(slot):
+                parameter.requires_grad_(True)
+        self._merged: dict[tuple[int, ...], dict[str, torch.Tensor]] = {}
+
+    @staticmethod
+    def _name(slot: int) -> str:
+        return f"slot{slot}"
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    def slot_parameters(self, slot: int) -> list[torch.nn.Parameter]:
+        """LoRA A and B of one slot, layer by layer."""
+        name = self._name(slot)
+        return [m[name].weight for layer in self._layers.values() for m in (layer.lora_A, layer.lora_B)]
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """All trainable parameters, slot by slot."""
+        return [p for slot in self.slots for p in self.slot_parameters(slot)]
+
+    def _weights(self, slots: tuple[int, ...]) -> dict[str, torch.Tensor]:
+        """The weights with the updates of ``slots`` added, a graph back to their A and B."""
+        if not slots:
+            return {}
+        if slots not in self._merged:
+            *rest, last = slots
+            below, name = self._weights(tuple(rest)), self._name(last)
+            with torch.enable_grad():
+                self._merged[slots] = {
+                    key: torch.addmm(
+                        below.get(key, layer.base_layer.weight),
+                        layer.lora_B[name].weight,
+                        layer.lora_A[name].weight,
+                        alpha=layer.scaling[name],
+                    )
+                    for path, layer in self._layers.items()
+                    for key in (f"{path}.base_layer.weight",)
+                }
+        return self._merged[slots]
+
+    def refresh(self) -> None:
+        """Forget merged weights; call after the parameters changed."""
+        self._merged.clear()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the loss's gradient to the slots' ``.grad``. Merged weights are forgotten: their graph is spent."""
+        loss.backward()
+        self._merged.clear()
+
+    def noise_pred(
+        self,
+        model: str,
+        latents: torch.Tensor,
+        t: int,
+        prompt_embeds: torch.Tensor,
+        slots: Sequence[int] = (),
+        frozen: Sequence[int] = (),
+    ) -> torch.Tensor:
+        """Noise prediction (B, C, H, W) of one denoiser call, without guidance arithmetic.
+
+        Slots in ``frozen`` act, but get no gradient.
+        """
+        if model == "shortcut":
+            if self.shortcut is None:
+                raise ValueError("this suite has no shortcut model")
+            if slots:
+                raise ValueError("LoRA slots belong to the base model, not to the shortcut")
+            return self.shortcut(latents, t, prompt_embeds, return_dict=False)[0]
+        weights = self._weights(tuple(slots))
+        return functional_call(
+            self.unet, weights, (latents, t, prompt_embeds), {"return_dict": False}, tie_weights=False
+        )[0]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The slots' parameters by name, as peft names them, on the CPU."""
+        return {
+            f"{self._name(slot)}.{key}": value.detach().cpu().clone()
+            for slot in self.slots
+            for key, value in get_peft_model_state_dict(self.unet, adapter_name=self._name(slot)).items()
+        }
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        for slot in self.slots:
+            prefix = self._name(slot) + "."
+            part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            set_peft_model_state_dict(self.unet, part, adapter_name=self._name(slot))
+        self.refresh()
+
+    def save_lora(self, folder: Path) -> None:
+        """Write the slots for ``pipeline.load_lora_weights``: in ``folder``, or in ``folder/slot-i`` if several."""
+        from diffusers.loaders.lora_base import _collate_lora_metadata  # noqa: PLC0415
+
+        for slot in self.slots:
+            target = folder if len(self.slots) == 1 else folder / f"slot-{slot}"
+            name = self._name(slot)
+            config = self.unet.peft_config[name].to_dict()
+            metadata = {"r": config["r"], "lora_alpha": config["lora_alpha"], "target_modules": list(TARGETS)}
+            StableDiffusionPipeline.save_lora_weights(
+                target,
+                unet_lora_layers=get_peft_model_state_dict(self.unet, adapter_name=name),
+                unet_lora_adapter_metadata=metadata,
+            )

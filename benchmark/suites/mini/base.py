@@ -1,0 +1,265 @@
+"""Stage ``base``: train tokenizer, text encoder and UNet, and write a plain ``StableDiffusionPipeline`` folder.
+
+    python -m benchmark.suites.mini.base
+
+Run again after an interruption, the stage goes on from its last snapshot (``build/``, every 500 steps).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import typer
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from rich.progress import Progress
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from . import card, oracle, vae, world
+
+MAX_TOKENS = 24
+WIDTH = 96  # of the text encoder, and so of cross-attention
+SNAPSHOT = Path("build/mini/base.pt")
+
+
+def build_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A byte-pair vocabulary in CLIP's format, learnt from captions: every word of the world is one token, and any
+    other text still has an encoding (its bytes)."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
+    bpe.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(vocab_size=2000, end_of_word_suffix="</w>", show_progress=False, min_frequency=2)
+    bpe.train_from_iterator(world.captions("train", 4000), trainer)
+    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
+    pieces = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys([*pieces, "<|startoftext|>", "<|endoftext|>"]))}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    settings = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": MAX_TOKENS,
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "do_lower_case": True,
+        "errors": "replace",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """CLIP's text model in small: 2 layers, 96 wide."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            projection_dim=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    """Stable Diffusion's UNet in small: 8x8 convolutional level, 4x4 level with self- and cross-attention."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 96),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """Stable Diffusion 1.5's noise schedule and DDIM settings."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
+
+
+def assemble(autoencoder, tokenizer, text_encoder, unet) -> StableDiffusionPipeline:
+    pipeline = StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def sample(pipeline: StableDiffusionPipeline, captions: list[str], guidance: float, seed: int = 1) -> np.ndarray:
+    """50-step samples as float RGB (N, H, W, 3), one per caption, by diffusers' own pipeline."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for start in range(0, len(captions), 64):
+        latents = torch.randn((len(captions[start : start + 64]), 4, 8, 8), generator=generator)
+        parts.append(
+            pipeline(
+                captions[start : start + 64],
+                num_inference_steps=50,
+                guidance_scale=guidance,
+                latents=latents.to(pipeline.device),
+                output_type="np",
+            ).images
+        )
+    return np.concatenate(parts)
+
+
+def quality(pipeline: StableDiffusionPipeline, split: str, count: int, guidance: float) -> dict[str, float]:
+    """Oracle figures of 50-step samples on a split: all captions, those with one object and those with two."""
+    captions = world.captions(split, count)
+    images = sample(pipeline, captions, guidance)
+    readings = [oracle.read(image, caption) for image, caption in zip(images, captions, strict=True)]
+    single = np.array([reading.relation is None for reading in readings])
+    scores = np.array([reading.score for reading in readings])
+    return {
+        f"oracle_{split}": float(scores.mean()),
+        f"oracle_{split}_one_object": float(scores[single].mean()),
+        f"oracle_{split}_two_objects": float(scores[~single].mean()),
+        f"background_{split}": float(np.mean([reading.background for reading in readings])),
+    }
+
+
+@torch.no_grad()
+def encode_images(autoencoder: AutoencoderKL, images: np.ndarray, device: str) -> torch.Tensor:
+    """Mean and standard deviation of the scaled latents, (N, 8, 8, 8), on the CPU."""
+    parts = []
+    for part in vae.to_tensor(images).split(256):
+        posterior = autoencoder.encode(part.to(device)).latent_dist
+        parts.append((torch.cat([posterior.mean, posterior.std], 1) * autoencoder.config.scaling_factor).cpu())
+    return torch.cat(parts)
+
+
+def main(
+    iterations: int = typer.Option(11000, help="Optimiser steps."),
+    images: int = typer.Option(60000, help="Training renders."),
+    batch: int = typer.Option(64),
+    rate: float = typer.Option(1.2e-3, help="Peak learning rate; warm-up, then cosine to zero."),
+    dropout: float = typer.Option(0.1, help="Share of captions left out for classifier-free guidance."),
+    guidance: float = typer.Option(7.5, help="Guidance scale of the reported samples."),
+    device: str = typer.Option("cpu"),
+    seed: int = typer.Option(0),
+) -> None:
+    """Train text encoder and UNet together and write the pipeline folder."""
+    clock = card.Stopwatch()
+    torch.manual_seed(seed)
+    autoencoder = AutoencoderKL.from_pretrained(card.PIPELINE / "vae").to(device).eval()
+    tokenizer = build_tokenizer(card.PIPELINE / "tokenizer")
+    text_encoder = build_text_encoder(tokenizer).to(device)
+    unet = build_unet().to(device, memory_format=torch.channels_last)
+    pixels, captions = world.arrays("train", images)
+    latents = encode_images(autoencoder, pixels, device)
+    tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    empty = tokenizer("", padding="max_length", return_tensors="pt").input_ids
+    scheduler = build_scheduler()
+    snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
+    print(f"{images} renders encoded in {clock():.0f} s", flush=True)
+
+    models_ = torch.nn.ModuleList([text_encoder, unet])
+    average = copy.deepcopy(models_).eval().requires_grad_(False)
+    optimiser = torch.optim.AdamW(models_.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rate, total_steps=iterations, pct_start=0.04, cycle_momentum=False
+    )
+    generator = torch.Generator().manual_seed(seed)
+    first, before = 0, 0.0
+    if SNAPSHOT.exists():
+        state = torch.load(SNAPSHOT, weights_only=True)
+        models_.load_state_dict(state["models"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        generator.set_state(state["generator"])
+        first, before = state["step"], state["seconds"]
+        print(f"goes on at step {first}", flush=True)
+
+    losses = []
+    with Progress() as progress:
+        task = progress.add_task("base", total=iterations, completed=first)
+        for step in range(first, iterations):
+            index = torch.randint(len(latents), (batch,), generator=generator)
+            mean, std = latents[index].chunk(2, 1)
+            x0 = mean + std * torch.randn(mean.shape, generator=generator)
+            noise = torch.randn(mean.shape, generator=generator)
+            # One timestep from each of `batch` equal intervals: the same distribution with less variance.
+            share = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+            t = (share * 1000).long()
+            keep = torch.rand(batch, generator=generator) >= dropout
+            text = torch.where(keep[:, None], tokens[index], empty)
+            noisy = scheduler.add_noise(x0, noise, t)
+            weight = (5.0 / snr[t]).clamp(max=1.0).to(device)  # min-SNR-5 (Hang et al., ICCV 2023)
+            embedding = text_encoder(text.to(device)).last_hidden_state
+            noisy = noisy.to(device, memory_format=torch.channels_last)
+            prediction = unet(noisy, t.to(device), embedding).sample
+            loss = ((prediction - noise.to(device)).square().mean(dim=(1, 2, 3)) * weight).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(models_.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            decay = min(0.9995, (step + 1) / (step + 10))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.parameters()), list(models_.parameters()), 1 - decay)
+            losses.append(loss.item())
+            progress.advance(task)
+            if (step + 1) % 500 == 0:
+                SNAPSHOT.parent.mkdir(parents=True, exist_ok=True)
+                state = {
+                    "models": models_.state_dict(), "average": average.state_dict(), "step": step + 1,
+                    "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
+                    "generator": generator.get_state(), "seconds": before + clock(),
+                }  # fmt: skip
+                torch.save(state, SNAPSHOT.with_suffix(".part"))
+                SNAPSHOT.with_suffix(".part").rename(SNAPSHOT)
+                mean = np.mean(losses[-500:])
+                print(f"step {step + 1}  loss {mean:.4f}  {before + clock():.0f} s", flush=True)
+
+    text_encoder, unet = average
+    unet.to(memory_format=torch.contiguous_format)
+    pipeline = assemble(autoencoder, tokenizer, text_encoder, unet)
+    metrics = {"loss": float(np.mean(losses[-500:]))}
+    for split in ("test", "combinations"):
+        metrics |= quality(pipeline, split, 256, guidance)
+    pipeline.to("cpu").save_pretrained(card.PIPELINE)
+    card.write(
+        "base", "python -m benchmark.suites.mini.base", round(before + clock(), 1), device,
+        unet.num_parameters() + text_encoder.num_parameters(), metrics,
+        iterations=iterations, images=images, batch=batch, rate=rate, dropout=dropout, guidance=guidance, seed=seed,
+    )  # fmt: skip
+    SNAPSHOT.unlink(missing_ok=True)
+    print(json.dumps(metrics, indent=2))
+
+
+if __name__ == "__main__":
+    typer.run(main)
