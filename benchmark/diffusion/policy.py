@@ -7,7 +7,7 @@ weights once per optimiser step, differentiably, and every call runs on merged w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")  # a
 
 
 class Policy:
-    """A denoiser, its LoRA slots 1..n, and the frozen shortcut beside it.
+    """A denoiser, its LoRA slots 1..n (none: the base model as it is), and the frozen shortcut beside it.
 
     unet      the base denoiser; it is frozen and given the adapters in place
     shortcut  the few-step denoiser without guidance, frozen; None where the suite has none
@@ -29,13 +29,13 @@ class Policy:
     def __init__(
         self,
         unet: UNet2DConditionModel,
-        shortcut: UNet2DConditionModel | None,
+        shortcut: UNet2DConditionModel | None = None,
         slots: int = 1,
         rank: int = 16,
         seed: int = 0,
     ):
-        if slots < 1 or rank < 1:
-            raise ValueError(f"slots and rank must be at least 1, got slots={slots}, rank={rank}")
+        if slots < 0 or rank < 1:
+            raise ValueError(f"slots must be at least 0 and rank at least 1, got slots={slots}, rank={rank}")
         self.unet = unet.requires_grad_(False).eval()
         self.shortcut = shortcut if shortcut is None else shortcut.requires_grad_(False).eval()
         self.slots = tuple(range(1, slots + 1))
@@ -44,20 +44,15 @@ class Policy:
             torch.manual_seed(seed)
             for slot in self.slots:
                 unet.add_adapter(config, adapter_name=self._name(slot))
-        unet.disable_adapters()
+        if self.slots:
+            unet.disable_adapters()
         self._layers = {name: module for name, module in unet.named_modules() if hasattr(module, "lora_A")}
-        for slot in self.slots:
-            for parameter in self.slot_parameters(slot):
-                parameter.requires_grad_(True)
         self._merged: dict[tuple[int, ...], dict[str, torch.Tensor]] = {}
+        self.train_slots(self.slots)
 
     @staticmethod
     def _name(slot: int) -> str:
         return f"slot{slot}"
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.device
 
     def slot_parameters(self, slot: int) -> list[torch.nn.Parameter]:
         """LoRA A and B of one slot, layer by layer."""
@@ -65,16 +60,25 @@ class Policy:
         return [m[name].weight for layer in self._layers.values() for m in (layer.lora_A, layer.lora_B)]
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        """All trainable parameters, slot by slot."""
+        """The parameters of all slots, slot by slot."""
         return [p for slot in self.slots for p in self.slot_parameters(slot)]
 
-    def _weights(self, slots: tuple[int, ...]) -> dict[str, torch.Tensor]:
-        """The weights with the updates of ``slots`` added, a graph back to their A and B."""
+    def train_slots(self, slots: Iterable[int]) -> None:
+        """Give gradients to these slots only; the others act where they are on, but stay as they are."""
+        slots = set(slots)
+        for slot in self.slots:
+            for parameter in self.slot_parameters(slot):
+                parameter.requires_grad_(slot in slots)
+        self.refresh()
+
+    def merged(self, slots: Sequence[int]) -> dict[str, torch.Tensor]:
+        """The weights that ``slots`` change, with their updates ``s B A`` added: a graph back to their A and B."""
+        slots = tuple(slots)
         if not slots:
             return {}
         if slots not in self._merged:
             *rest, last = slots
-            below, name = self._weights(tuple(rest)), self._name(last)
+            below, name = self.merged(rest), self._name(last)
             with torch.enable_grad():
                 self._merged[slots] = {
                     key: torch.addmm(
@@ -95,34 +99,23 @@ class Policy:
     def backward(self, loss: torch.Tensor) -> None:
         """Add the loss's gradient to the slots' ``.grad``. Merged weights are forgotten: their graph is spent."""
         loss.backward()
-        self._merged.clear()
+        self.refresh()
 
     def noise_pred(
-        self,
-        model: str,
-        latents: torch.Tensor,
-        t: int,
-        prompt_embeds: torch.Tensor,
-        slots: Sequence[int] = (),
-        frozen: Sequence[int] = (),
+        self, model: str, latents: torch.Tensor, t: int, prompt_embeds: torch.Tensor, slots: Sequence[int] = ()
     ) -> torch.Tensor:
-        """Noise prediction (B, C, H, W) of one denoiser call, without guidance arithmetic.
-
-        Slots in ``frozen`` act, but get no gradient.
-        """
+        """Noise prediction (B, C, h, w) of one denoiser call, without guidance."""
         if model == "shortcut":
             if self.shortcut is None:
                 raise ValueError("this suite has no shortcut model")
             if slots:
                 raise ValueError("LoRA slots belong to the base model, not to the shortcut")
             return self.shortcut(latents, t, prompt_embeds, return_dict=False)[0]
-        weights = self._weights(tuple(slots))
-        return functional_call(
-            self.unet, weights, (latents, t, prompt_embeds), {"return_dict": False}, tie_weights=False
-        )[0]
+        call = (latents, t, prompt_embeds)
+        return functional_call(self.unet, self.merged(slots), call, {"return_dict": False}, tie_weights=False)[0]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The slots' parameters by name, as peft names them, on the CPU."""
+        """A copy of the slots' parameters by slot and peft's name, on the CPU."""
         return {
             f"{self._name(slot)}.{key}": value.detach().cpu().clone()
             for slot in self.slots
@@ -138,15 +131,15 @@ class Policy:
 
     def save_lora(self, folder: Path) -> None:
         """Write the slots for ``pipeline.load_lora_weights``: in ``folder``, or in ``folder/slot-i`` if several."""
-        from diffusers.loaders.lora_base import _collate_lora_metadata  # noqa: PLC0415
-
         for slot in self.slots:
             target = folder if len(self.slots) == 1 else folder / f"slot-{slot}"
-            name = self._name(slot)
-            config = self.unet.peft_config[name].to_dict()
-            metadata = {"r": config["r"], "lora_alpha": config["lora_alpha"], "target_modules": list(TARGETS)}
+            config = self.unet.peft_config[self._name(slot)]
             StableDiffusionPipeline.save_lora_weights(
                 target,
-                unet_lora_layers=get_peft_model_state_dict(self.unet, adapter_name=name),
-                unet_lora_adapter_metadata=metadata,
+                unet_lora_layers=get_peft_model_state_dict(self.unet, adapter_name=self._name(slot)),
+                unet_lora_adapter_metadata={
+                    "r": config.r,
+                    "lora_alpha": config.lora_alpha,
+                    "target_modules": list(TARGETS),
+                },
             )

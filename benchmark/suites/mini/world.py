@@ -174,6 +174,44 @@ def random_spec(rng: np.random.Generator) -> Spec:
     return Spec(objects, pick(RELATIONS), texture, background)
 
 
+def edit(spec: Spec, rng: np.random.Generator) -> Spec:
+    """The spec with one fact changed: an attribute, the relation, or the colours or places of two objects swapped.
+
+    The result never holds a held-out combination, so that edits of training captions are fit for training.
+    """
+
+    def other(options, value: str) -> str:
+        options = [option for option in options if option != value]
+        return options[rng.integers(len(options))]
+
+    def changed() -> Spec:
+        which = int(rng.integers(len(spec.objects)))
+        obj = spec.objects[which]
+        facts = ["colour", "shape", "texture", "background"]
+        facts += [name for name in ("size", "position") if getattr(obj, name)]
+        if spec.relation:
+            facts += ["relation", "swap"]
+        fact = facts[rng.integers(len(facts))]
+        if fact == "texture":
+            return dataclasses.replace(spec, texture=other(TEXTURES, spec.texture))
+        if fact == "background":
+            return dataclasses.replace(spec, background=other(BACKGROUNDS, spec.background))
+        if fact == "relation":
+            return dataclasses.replace(spec, relation=other(RELATIONS, spec.relation))
+        if fact == "swap":
+            a, b = spec.objects
+            swapped = dataclasses.replace(a, colour=b.colour), dataclasses.replace(b, colour=a.colour)
+            return dataclasses.replace(spec, objects=swapped)
+        options = {"colour": COLOURS, "shape": SHAPES, "size": SIZES, "position": POSITIONS}[fact]
+        objects = list(spec.objects)
+        objects[which] = dataclasses.replace(obj, **{fact: other(options, getattr(obj, fact))})
+        return dataclasses.replace(spec, objects=tuple(objects))
+
+    while (result := changed()).is_held_out():
+        pass
+    return result
+
+
 def place(spec: Spec, rng: np.random.Generator) -> Scene:
     """Draw at random what the caption leaves open: sizes, places, hues, the texture's phase."""
     radii = [SIZES[o.size or ("small", "large")[rng.integers(2)]] * rng.uniform(0.94, 1.06) for o in spec.objects]

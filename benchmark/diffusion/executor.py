@@ -1,0 +1,136 @@
+"""The executor walks plans: the only place that knows DDIM, guidance, LoRA slots and checkpointing."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler
+from torch.utils.checkpoint import checkpoint
+
+from ..ledger import Ledger, measure
+from .plan import CLEAN, END, Hop, Plan
+from .policy import Policy
+
+SPACINGS = ("leading", "trailing")
+
+
+class Executor:
+    """Runs chains of one policy and enters every call into a ledger.
+
+    scheduler        gives the noise schedule and the 50 timesteps of the base chain (descending)
+    negative_embeds  prompt embedding (1, L, D) of the unconditional half of guidance
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        vae: AutoencoderKL,
+        scheduler: DDIMScheduler,
+        negative_embeds: torch.Tensor,
+        guidance_scale: float = 7.5,
+        steps: int = 50,
+        spacing: str = "leading",
+        ledger: Ledger | None = None,
+    ):
+        if spacing not in SPACINGS:
+            raise ValueError(f"unknown timestep spacing {spacing!r}; the spacings are {', '.join(SPACINGS)}")
+        self.policy = policy
+        self.vae = vae.requires_grad_(False).eval()
+        self.negative_embeds = negative_embeds
+        self.guidance_scale = guidance_scale
+        self.ledger = ledger or Ledger()
+        sampler = DDIMScheduler.from_config(scheduler.config, timestep_spacing=spacing)
+        sampler.set_timesteps(steps)
+        self.timesteps: list[int] = sampler.timesteps.tolist()
+        self._alphas_cumprod = sampler.alphas_cumprod.double().tolist()
+        self._final_alpha_cumprod = float(sampler.final_alpha_cumprod)
+
+    def alpha_bar(self, t: int) -> float:
+        """Cumulative product of alphas at a timestep, at ``END`` or at ``CLEAN``."""
+        if t == CLEAN:
+            return 1.0
+        return self._final_alpha_cumprod if t == END else self._alphas_cumprod[t]
+
+    def run(
+        self,
+        plan: Plan,
+        latents: torch.Tensor,
+        prompt_embeds: torch.Tensor,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """Carry ``latents`` (B, C, h, w) along the plan; the result has the gradient that the plan's hops keep.
+
+        generator: source of the noise of hops with eta > 0.
+        """
+        for hop in plan:
+            noise_pred = self._guided(hop, latents, prompt_embeds)
+            latents = self._move(hop, latents, noise_pred, generator)
+        return latents
+
+    def move_coefficients(self, hop: Hop) -> tuple[float, float, float]:
+        """(a, b, c) of the move ``x_s = a x_t + b noise_pred + c z`` (DDIM, Song et al. 2021, eqs. 12 and 16)."""
+        now, then = self.alpha_bar(hop.t), self.alpha_bar(hop.s)
+        variance = (1 - then) / (1 - now) * (1 - now / then) if hop.eta else 0.0
+        std = hop.eta * math.sqrt(max(variance, 0.0))
+        a = math.sqrt(then / now)
+        return a, math.sqrt(max(1 - then - std**2, 0.0)) - a * math.sqrt(1 - now), std
+
+    def _move(self, hop, latents, noise_pred, generator) -> torch.Tensor:
+        a, b, std = self.move_coefficients(hop)
+        moved = a * latents + b * noise_pred
+        if std:
+            noise = torch.randn(latents.shape, generator=generator, dtype=latents.dtype)
+            moved = moved + std * noise.to(latents.device)
+        return moved
+
+    def _guided(self, hop: Hop, latents: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+        """Noise prediction of the hop's model; the base model's with classifier-free guidance, both halves at once."""
+        if not hop.input_grad:
+            latents = latents.detach()
+        batch = len(latents)
+        guided = hop.model == "base"
+
+        def call(x: torch.Tensor) -> torch.Tensor:
+            if not guided:
+                return self.policy.noise_pred(hop.model, x, hop.t, prompt_embeds, hop.slots)
+            embeds = torch.cat([self.negative_embeds.expand_as(prompt_embeds), prompt_embeds])
+            both = self.policy.noise_pred(hop.model, torch.cat([x, x]), hop.t, embeds, hop.slots)
+            unconditional, conditional = both.chunk(2)
+            return unconditional + self.guidance_scale * (conditional - unconditional)
+
+        with torch.set_grad_enabled(hop.eps_grad):
+            recompute = hop.checkpoint and hop.eps_grad
+            noise_pred = checkpoint(call, latents, use_reentrant=False) if recompute else call(latents)
+        self._enter_denoiser(hop, batch * (1 + guided), latents, prompt_embeds, noise_pred.requires_grad)
+        return noise_pred
+
+    def _enter_denoiser(self, hop, images, latents, prompt_embeds, backward) -> None:
+        attached = backward and latents.requires_grad
+
+        def cost() -> tuple[int, int]:
+            x = latents[:1].detach().clone().requires_grad_(attached)
+            weights = [w for w in self.policy.merged(hop.slots).values() if w.requires_grad] if backward else []
+            forward = lambda: self.policy.noise_pred(hop.model, x, hop.t, prompt_embeds[:1], hop.slots)  # noqa: E731
+            return measure(forward, weights + [x] * attached)
+
+        key = (hop.model, bool(hop.slots), backward, attached)
+        self.ledger.call("denoiser", images, key, cost, backward, backward and hop.checkpoint)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, H, W) in [0, 1] of final latents."""
+
+        def call(x: torch.Tensor) -> torch.Tensor:
+            images = self.vae.decode(x / self.vae.config.scaling_factor, return_dict=False)[0]
+            return (images / 2 + 0.5).clamp(0, 1)
+
+        images = call(latents)
+        backward = images.requires_grad
+
+        def cost() -> tuple[int, int]:
+            x = latents[:1].detach().clone().requires_grad_(backward)
+            return measure(lambda: call(x), [x] * backward)
+
+        self.ledger.call("decoder", len(latents), backward, cost, backward)
+        self.ledger.images += len(latents)
+        return images

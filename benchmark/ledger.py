@@ -1,0 +1,90 @@
+"""What a run has spent: calls, images, floating-point operations.
+
+Operations are counted once per kind of call with ``torch.utils.flop_counter`` on a batch of one and then added up,
+so that a budget in operations is the same on every machine and counting costs nothing while training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+_aten = torch.ops.aten
+
+
+def _cpu_attention(query, key, value, *args, out_shape=None, **kwargs) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _cpu_attention_backward(grad_out, query, key, value, *args, out_shape=None, **kwargs) -> int:
+    return sdpa_backward_flop_count(grad_out, query, key, value)
+
+
+# PyTorch has formulas for CUDA's attention kernels only; the CPU's would count as nothing.
+CPU_FORMULAS = {
+    _aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+}
+
+
+def count_operations(call: Callable[[], object]) -> int:
+    """Floating-point operations (multiply and add count as two) of the matrix products in ``call()``."""
+    with FlopCounterMode(display=False, custom_mapping=CPU_FORMULAS) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def measure(forward: Callable[[], torch.Tensor], inputs: list[torch.Tensor]) -> tuple[int, int]:
+    """Operations of a call and of its backward pass to ``inputs`` (0 where there is none)."""
+    results = []
+    with torch.set_grad_enabled(bool(inputs)):
+        operations = count_operations(lambda: results.append(forward()))
+    if not inputs:
+        return operations, 0
+    return operations, count_operations(lambda: torch.autograd.grad(results[0].sum(), inputs, allow_unused=True))
+
+
+@dataclasses.dataclass
+class Ledger:
+    """Calls are counted per image; a denoiser call with guidance counts twice, once per half.
+
+    operations is in FLOP. Backward passes are counted when their forward call is made with gradient.
+    """
+
+    denoiser_forwards: int = 0
+    denoiser_backwards: int = 0
+    denoiser_recomputations: int = 0
+    decoder_forwards: int = 0
+    decoder_backwards: int = 0
+    reward_forwards: int = 0
+    reward_backwards: int = 0
+    images: int = 0
+    operations: int = 0
+
+    def __post_init__(self):
+        self._costs: dict[Hashable, tuple[int, int]] = {}
+
+    def call(
+        self,
+        part: str,
+        images: int,
+        key: Hashable,
+        cost: Callable[[], tuple[int, int]],
+        backward: bool = False,
+        recomputed: bool = False,
+    ) -> None:
+        """Enter a call of ``part`` on ``images`` images. ``cost()`` measures one image, once per ``key``."""
+        if (part, key) not in self._costs:
+            self._costs[part, key] = cost()
+        forward, back = self._costs[part, key]
+        setattr(self, f"{part}_forwards", getattr(self, f"{part}_forwards") + images)
+        self.operations += forward * images
+        if backward:
+            setattr(self, f"{part}_backwards", getattr(self, f"{part}_backwards") + images)
+            self.operations += back * images
+        if recomputed:
+            self.denoiser_recomputations += images
+            self.operations += forward * images

@@ -1,0 +1,51 @@
+"""One interface for every reward."""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+
+from ..ledger import Ledger, measure
+
+
+class Reward(abc.ABC):
+    """Scores images for prompts; higher is better.
+
+    name            as in ``--reward``
+    version         what exactly computed the score; recorded with every number
+    scale           the range in words
+    differentiable  whether scores have a gradient to the images
+    """
+
+    name: str
+    version: str = "1"
+    scale: str = ""
+    differentiable: bool = True
+
+    @abc.abstractmethod
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        """Scores (B,) of images (B, 3, H, W), float in [0, 1], for their prompts."""
+
+    def to(self, device: torch.device | str) -> Reward:
+        return self
+
+
+class Counted(Reward):
+    """A reward whose calls are entered into a ledger."""
+
+    def __init__(self, reward: Reward, ledger: Ledger):
+        self.reward, self.ledger = reward, ledger
+        self.name, self.version = reward.name, reward.version
+        self.scale, self.differentiable = reward.scale, reward.differentiable
+
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        scores = self.reward(images, prompts)
+        backward = scores.requires_grad
+
+        def cost() -> tuple[int, int]:
+            x = images[:1].detach().clone().requires_grad_(backward)
+            return measure(lambda: self.reward(x, prompts[:1]), [x] * backward)
+
+        self.ledger.call("reward", len(images), (self.name, backward), cost, backward)
+        return scores

@@ -1,0 +1,202 @@
+"""Stage ``shortcut``: distil the guided base chain into a few-step model, a LoRA in diffusers' format.
+
+    python -m benchmark.suites.mini.shortcut
+
+Trajectory-segmented consistency (Ren et al., Hyper-SD, NeurIPS 2024), with no reward stage: the chain is cut into four
+segments, and from every timestep of a segment the student jumps to the segment's end in one call without guidance. The
+target is the exact end that the guided 50-step base chain reaches from there (stored trajectories), not the student's
+own estimate, so no consistency bootstrapping is needed. Starts from which the benchmark jumps are drawn more often.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+
+from benchmark.diffusion import END, Executor, Hop, Policy, sampler_plan
+
+from . import card, oracle, world
+
+TARGETS = (
+    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2",
+    "conv", "conv1", "conv2", "conv_in", "conv_out", "conv_shortcut", "time_emb_proj", "linear_1", "linear_2",
+)  # fmt: skip
+SEGMENT_ENDS = (741, 501, 261, END)
+JUMPS = ((741, 501), (481, 261), (241, 1))  # what ShortFT asks of the few-step model
+SAMPLER = ((981, 741), (741, 501), (501, 261), (261, END))  # images in four calls
+
+
+def embed(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor:
+    """Prompt embeddings (B, L, D)."""
+    tokens = pipeline.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        return torch.cat(
+            [pipeline.text_encoder(part.to(pipeline.device)).last_hidden_state for part in tokens.split(512)]
+        )
+
+
+def build_executor(pipeline: StableDiffusionPipeline, shortcut: UNet2DConditionModel | None, guidance: float):
+    """The base model and, beside it, a shortcut; no LoRA slots."""
+    policy = Policy(pipeline.unet, shortcut, slots=0)
+    return Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]), guidance)
+
+
+@torch.no_grad()
+def trajectories(executor: Executor, embeds: torch.Tensor, generator: torch.Generator, batch: int = 256):
+    """The base chain's latents at every timestep and at the end, (N, 51, C, h, w), on the CPU."""
+    plan, parts = sampler_plan(executor.timesteps, lambda t: ()), []
+    for part in track(embeds.split(batch), description="trajectories"):
+        states = [torch.randn((len(part), 4, 8, 8), generator=generator).to(part.device)]
+        for hop in plan:
+            states.append(executor.run((hop,), states[-1], part))
+        parts.append(torch.stack(states, 1).cpu())
+    return torch.cat(parts)
+
+
+def training_trajectories(
+    executor: Executor, embeds: torch.Tensor, seed: int, folder: Path = Path("build/mini")
+) -> torch.Tensor:
+    """Trajectories of the training prompts, kept in ``build/`` as long as the base model's weights are the same."""
+    weights = (card.PIPELINE / "unet/diffusion_pytorch_model.safetensors").read_bytes()
+    key = hashlib.sha256(weights + f"{len(embeds)} {seed} {executor.guidance_scale}".encode()).hexdigest()
+    path = folder / f"trajectories-{key[:12]}.safetensors"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        states = trajectories(executor, embeds, torch.Generator().manual_seed(seed))
+        save_file({"states": states}, path.with_suffix(".part"))
+        path.with_suffix(".part").rename(path)
+    return load_file(path)["states"]
+
+
+def relative_error(jumped: torch.Tensor, chain: torch.Tensor) -> float:
+    """Root mean square of the difference over that of the chain's own latents."""
+    return float(((jumped - chain).square().mean() / chain.square().mean()).sqrt())
+
+
+@torch.no_grad()
+def jump_errors(executor: Executor, states: torch.Tensor, embeds: torch.Tensor) -> dict[str, float]:
+    """Relative error of one jump against the base chain's stored latents, for the shortcut and the naive DDIM jump."""
+    at = {t: i for i, t in enumerate([*executor.timesteps, END])}
+    errors = {}
+    for model, label in (("shortcut", "shortcut"), ("base", "naive")):
+        for t, s in JUMPS:
+            jumped = executor.run((Hop(t, s, model),), states[:, at[t]].to(embeds.device), embeds).cpu()
+            errors[f"{label}_{t}_{s}"] = relative_error(jumped, states[:, at[s]])
+        plan = tuple(Hop(t, s, model) for t, s in SAMPLER)
+        jumped = executor.run(plan, states[:, 0].to(embeds.device), embeds).cpu()
+        errors[f"{label}_four_calls"] = relative_error(jumped, states[:, -1])
+    return errors
+
+
+@torch.no_grad()
+def oracle_scores(executor: Executor, states: torch.Tensor, embeds: torch.Tensor, captions: list[str]):
+    """Oracle score of the images of the 50-step chain, of four shortcut calls and of four naive jumps."""
+    ends = {"oracle_chain": states[:, -1].to(embeds.device)}
+    for label, model in (("oracle_shortcut", "shortcut"), ("oracle_naive", "base")):
+        plan = tuple(Hop(t, s, model) for t, s in SAMPLER)
+        ends[label] = executor.run(plan, states[:, 0].to(embeds.device), embeds)
+    return {
+        label: float(oracle.score(executor.decode(x).permute(0, 2, 3, 1).cpu().numpy(), captions).mean())
+        for label, x in ends.items()
+    }
+
+
+def report(executor: Executor, prompts: list[str], embeds: torch.Tensor, seed: int = 1) -> dict[str, float]:
+    """The bars of the shortcut on held-out prompts."""
+    states = trajectories(executor, embeds, torch.Generator().manual_seed(seed))
+    return jump_errors(executor, states, embeds) | oracle_scores(executor, states, embeds, prompts)
+
+
+def main(
+    iterations: int = typer.Option(5000, help="Optimiser steps."),
+    prompts: int = typer.Option(4096, help="Training prompts, one trajectory each."),
+    batch: int = typer.Option(64),
+    rank: int = typer.Option(32),
+    rate: float = typer.Option(1.5e-3, help="Peak learning rate; warm-up, then cosine to zero."),
+    guidance: float = typer.Option(7.5, help="Guidance scale of the chain that is distilled."),
+    device: str = typer.Option("cpu"),
+    seed: int = typer.Option(0),
+) -> None:
+    """Distil the shortcut and write it as a LoRA."""
+    clock = card.Stopwatch()
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    pipeline = StableDiffusionPipeline.from_pretrained(card.PIPELINE).to(device)
+    pipeline.unet.to(memory_format=torch.channels_last)
+    student = copy.deepcopy(pipeline.unet).requires_grad_(False)
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
+    student.add_adapter(config)
+    executor = build_executor(pipeline, student, guidance)
+    parameters = [p.requires_grad_() for name, p in student.named_parameters() if "lora_" in name]
+
+    embeds = embed(pipeline, world.captions("train", prompts))
+    states = training_trajectories(executor, embeds, seed)
+    print(f"{prompts} trajectories in {clock():.0f} s", flush=True)
+
+    times = [*executor.timesteps, END]
+    ends = [next(end for end in SEGMENT_ENDS if end < t) for t in executor.timesteps]
+    # The last segment's target is the image, though ShortFT jumps to t=1 only: the same noise prediction serves both.
+    end_index = torch.tensor([times.index(end) for end in ends])
+    coefficients = torch.tensor(
+        [executor.move_coefficients(Hop(t, end, "shortcut"))[:2] for t, end in zip(times[:-1], ends, strict=True)]
+    )
+    starts = sorted({t for t, _ in (*JUMPS, *SAMPLER)} | {481, 241})
+    odds = torch.tensor([8.0 if t in starts else 1.0 for t in executor.timesteps])
+
+    optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=iterations, pct_start=0.05)
+    average = [p.detach().clone() for p in parameters]
+    losses = []
+    timesteps = torch.tensor(executor.timesteps)
+    for step in track(range(iterations), description="shortcut"):
+        row = torch.randint(prompts, (batch,), generator=generator)
+        i = torch.multinomial(odds, batch, replacement=True, generator=generator)
+        x, target = states[row, i], states[row, end_index[i]]
+        a, b = (c.view(-1, 1, 1, 1) for c in coefficients[i].unbind(1))
+        wanted = ((target - a * x) / b).to(device)  # the one noise prediction that lands on the target
+        noise_pred = student(x.to(device), timesteps[i].to(device), embeds[row.to(device)], return_dict=False)[0]
+        loss = F.huber_loss(noise_pred, wanted, delta=1.0)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, parameters, 1 - min(0.998, (step + 1) / (step + 10)))
+        losses.append(loss.item())
+        if (step + 1) % 500 == 0:
+            print(f"step {step + 1}  loss {np.mean(losses[-500:]):.4f}  {clock():.0f} s", flush=True)
+
+    with torch.no_grad():
+        for parameter, value in zip(parameters, average, strict=True):
+            parameter.copy_(value)
+    student.eval()
+    held_out = world.captions("test", 256)
+    metrics = {"loss": float(np.mean(losses[-500:]))} | report(executor, held_out, embed(pipeline, held_out))
+    StableDiffusionPipeline.save_lora_weights(
+        card.SHORTCUT,
+        unet_lora_layers=get_peft_model_state_dict(student),
+        unet_lora_adapter_metadata={"r": rank, "lora_alpha": rank, "target_modules": list(TARGETS)},
+    )
+    card.write(
+        "shortcut", "python -m benchmark.suites.mini.shortcut", clock(), device,
+        sum(p.numel() for p in parameters), metrics,
+        iterations=iterations, prompts=prompts, batch=batch, rank=rank, rate=rate, guidance=guidance, seed=seed,
+    )  # fmt: skip
+    print(json.dumps(metrics, indent=2))
+
+
+if __name__ == "__main__":
+    typer.run(main)
