@@ -162,7 +162,7 @@ def encode_images(autoencoder: AutoencoderKL, images: np.ndarray, device: str) -
 
 
 def main(
-    iterations: int = typer.Option(11000, help="Optimiser steps."),
+    iterations: int = typer.Option(8000, help="Optimiser steps."),
     images: int = typer.Option(60000, help="Training renders."),
     batch: int = typer.Option(64),
     rate: float = typer.Option(1.2e-3, help="Peak learning rate; warm-up, then cosine to zero."),
@@ -252,8 +252,10 @@ def main(
     for split in ("test", "combinations"):
         metrics |= quality(pipeline, split, 256, guidance)
     pipeline.to("cpu").save_pretrained(card.PIPELINE)
+    files = [f for f in card.PIPELINE.rglob("*") if f.is_file() and f.parts[-2:-1] != ("vae",)]
+    files.append(card.PIPELINE / "vae/config.json")
     card.write(
-        "base", "python -m benchmark.suites.mini.base", round(before + clock(), 1), device,
+        "base", files, round(before + clock(), 1), device,
         unet.num_parameters() + text_encoder.num_parameters(), metrics,
         iterations=iterations, images=images, batch=batch, rate=rate, dropout=dropout, guidance=guidance, seed=seed,
     )  # fmt: skip

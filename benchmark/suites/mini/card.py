@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import time
@@ -27,12 +28,17 @@ class Stopwatch:
         return round(time.perf_counter() - self.start, 1)
 
 
-def write(name: str, command: str, seconds: float, device: str, parameters: int, metrics: dict, **settings) -> None:
-    """Write ``cards/NAME.json``: command, seconds, device, versions, settings, metrics."""
+def write(
+    name: str, files: list[Path], seconds: float, device: str, parameters: int, metrics: dict, **settings
+) -> None:
+    """Write ``cards/NAME.json``: command, checksums of the files, seconds, device, versions, settings, metrics."""
+    stage, _, only = name.partition("-")
+    command = f"python -m benchmark.suites.mini.{stage}" + (f"s --only {only}" if only else "")
     CARDS.mkdir(exist_ok=True)
     processor = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
     content = {
         "command": command,
+        "sha256": {str(f.relative_to(HERE)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)},
         "seconds": seconds,
         "device": f"{device} ({processor}, {torch.get_num_threads()} threads)",
         "versions": {p: version(p) for p in ("torch", "diffusers", "transformers", "peft", "numpy")},

@@ -148,9 +148,7 @@ def agreement(network, tokenizer, judged: dict) -> dict[str, float]:
     for start in range(0, len(judged["captions"]), 256):
         tokens, padding = tokenize(tokenizer, judged["captions"][start : start + 256])
         pair = judged["pairs"][start : start + 256]
-        first, second = (
-            network(to_unit(pair[:, k]).to(device), tokens.to(device), padding.to(device)) for k in (0, 1)
-        )
+        first, second = (network(to_unit(pair[:, k]).to(device), tokens.to(device), padding.to(device)) for k in (0, 1))
         right.append((first > second).cpu().numpy())
     right = np.concatenate(right)
     kinds = np.array(judged["kinds"])
@@ -227,9 +225,7 @@ def main(
 
     sampled = {"train": world.captions("train", prompts), "test": world.captions("test", 512)}
     samples = {
-        split: decoded(
-            shortcut.training_trajectories(executor, shortcut.embed(pipeline, captions), seed=0)[:, -1]
-        )
+        split: decoded(shortcut.training_trajectories(executor, shortcut.embed(pipeline, captions), seed=0)[:, -1])
         for split, captions in sampled.items()
     }
     pixels, captions = world.arrays("train", images)
@@ -256,7 +252,7 @@ def main(
         metrics = agreement(network, pipeline.tokenizer, judged["test"])
         save(name, network.cpu(), card.REWARDS)
         card.write(
-            f"reward-{name}", f"python -m benchmark.suites.mini.rewards --only {name}", shared + clock(), device,
+            f"reward-{name}", [card.REWARDS / f"{name}.safetensors"], round(shared + clock(), 1), device,
             sum(p.numel() for p in network.parameters()), metrics,
             iterations=iterations, images=images, pairs=pairs, batch=batch, rate=rate, seed=SEEDS[name],
         )  # fmt: skip

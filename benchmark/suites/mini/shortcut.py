@@ -191,7 +191,7 @@ def main(
         unet_lora_adapter_metadata={"r": rank, "lora_alpha": rank, "target_modules": list(TARGETS)},
     )
     card.write(
-        "shortcut", "python -m benchmark.suites.mini.shortcut", clock(), device,
+        "shortcut", [card.SHORTCUT / "pytorch_lora_weights.safetensors"], clock(), device,
         sum(p.numel() for p in parameters), metrics,
         iterations=iterations, prompts=prompts, batch=batch, rank=rank, rate=rate, guidance=guidance, seed=seed,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Stage ``vae``: train the AutoencoderKL of the mini world, 32x32 pixels to 8x8x4 latents.
 
-    python -m benchmark.suites.mini.vae
+python -m benchmark.suites.mini.vae
 """
 
 from __future__ import annotations
@@ -88,12 +88,16 @@ def main(
     vae.to("cpu").save_pretrained(card.PIPELINE / "vae")
     card.write(
         "vae",
-        "python -m benchmark.suites.mini.vae",
+        [card.PIPELINE / "vae/diffusion_pytorch_model.safetensors"],
         clock(),
         device,
         vae.num_parameters(),
         {"psnr_db_test": decibels, "scaling_factor": vae.config.scaling_factor},
-        iterations=iterations, images=images, batch=batch, rate=rate, seed=seed,
+        iterations=iterations,
+        images=images,
+        batch=batch,
+        rate=rate,
+        seed=seed,
     )
     print(f"PSNR {decibels:.2f} dB on held-out renders, {clock():.0f} s")
 

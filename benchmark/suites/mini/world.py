@@ -134,9 +134,7 @@ def _one_of(words) -> str:
     return "|".join(words)
 
 
-_OBJECT = (
-    rf"a (?:({_one_of(SIZES)}) )?({_one_of(COLOURS)}) ({_one_of(SHAPES)})(?: ({_one_of(POSITIONS)}))?"
-)
+_OBJECT = rf"a (?:({_one_of(SIZES)}) )?({_one_of(COLOURS)}) ({_one_of(SHAPES)})(?: ({_one_of(POSITIONS)}))?"
 _GRAMMAR = re.compile(
     rf"{_OBJECT}(?: ({_one_of(RELATIONS)}) {_OBJECT})? on a ({_one_of(TEXTURES)}) ({_one_of(BACKGROUNDS)}) background"
 )

@@ -1,0 +1,183 @@
+"""The configuration of a run: validated settings, budgets, and one line for whatever is wrong with them."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+import methods
+from methods import Method
+
+from . import suites
+
+
+class InputError(Exception):
+    """The user's input is wrong; the message is one line: what was wrong, what was expected, what to do."""
+
+
+def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
+    """The error for a name that does not exist: the nearest valid one, and all of them."""
+    valid = list(valid)
+    near = difflib.get_close_matches(name.replace("-", "_"), valid, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return InputError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(valid)}")
+
+
+class Budget(BaseModel):
+    """How long a run trains: ``5TFLOP``, ``120s``, ``2000img`` or ``100step``."""
+
+    model_config = ConfigDict(frozen=True)
+    amount: float
+    unit: Literal["GFLOP", "TFLOP", "PFLOP", "s", "img", "step"]
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(GFLOP|TFLOP|PFLOP|s|img|step)s?\s*", text, re.IGNORECASE)
+        units = {unit.lower(): unit for unit in ("GFLOP", "TFLOP", "PFLOP", "s", "img", "step")}
+        if match is None or float(match[1]) <= 0:
+            raise ValueError(f"budget {text!r} is not a positive amount with a unit: 5TFLOP, 120s, 2000img, 40step")
+        return cls(amount=float(match[1]), unit=units[match[2].lower()])
+
+    def share_spent(self, operations: int, seconds: float, images: int, steps: int) -> float:
+        """The share of the budget that is spent; 1 or more ends the run."""
+        flop = {"GFLOP": 1e9, "TFLOP": 1e12, "PFLOP": 1e15}
+        spent = {"s": seconds, "img": images, "step": steps}.get(self.unit)
+        return (operations / flop[self.unit] if spent is None else spent) / self.amount
+
+
+def _parseable(text: str) -> str:
+    Budget.parse(text)
+    return text
+
+
+class Settings(BaseModel):
+    """What ``--set`` can change of a run besides the method's own options. Same for every method."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float = Field(1e-3, gt=0, description="AdamW's rate, constant; provisional grid: 1e-4, 3e-4, 1e-3")
+    batch: int = Field(8, ge=1, description="prompts per gradient estimate, over all processes")
+    rank: int = Field(16, ge=1, description="rank of each LoRA slot")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
+    clip_norm: float = Field(1.0, gt=0, description="largest norm of a gradient estimate")
+    adam_epsilon: float = Field(1e-12, gt=0, description="AdamW's epsilon; small, because gradients of late hops are")
+    guidance_scale: float | None = Field(None, gt=0, description="guidance in training and sampling; none: the suite's")
+    spacing: Literal["leading", "trailing"] = Field("leading", description="timestep spacing of the base chain")
+    train_prompts: int = Field(4096, ge=1, description="how many of the suite's training prompts are used")
+    test_prompts: int = Field(256, ge=8, description="held-out prompts of an evaluation")
+
+
+class RunConfig(BaseModel):
+    """One cell of the matrix, resolved."""
+
+    model_config = ConfigDict(frozen=True)
+
+    suite: str
+    method: str
+    reward: str
+    seed: int = Field(0, ge=0)
+    budget: Annotated[str, AfterValidator(_parseable)]
+    device: str = "cpu"
+    prompts: str | None = None
+    settings: Settings = Settings()
+    options: dict = {}
+
+    def build_method(self) -> Method:
+        return methods.find(self.method)(**self.options)
+
+    def folder(self, root: Path) -> Path:
+        """``root/suite/reward/method/seed-n``, with a hash of all that differs from the suite's standard run."""
+        standard = RunConfig(
+            suite=self.suite, method=self.method, reward=self.reward, seed=self.seed, device=self.device,
+            budget=suites.find(self.suite).standard_budget, options=methods.find(self.method)().model_dump(mode="json"),
+        )  # fmt: skip
+        name = f"seed-{self.seed}"
+        if self != standard:
+            text = json.dumps(self.model_dump(mode="json", exclude={"device"}), sort_keys=True)
+            name += "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+        reward = re.sub(r"[^\w.+-]", "", self.reward.replace("*", "x"))
+        return root / self.suite / reward / self.method / name
+
+
+def _value(text: str):
+    """A value from the command line: JSON where it is JSON, else the text itself; ``0.4,0.2`` is a list."""
+    try:
+        return json.loads(f"[{text}]" if "," in text and not text.startswith("[") else text)
+    except ValueError:
+        return text
+
+
+def _first_problem(error: ValidationError, prefix: str) -> InputError:
+    problem = error.errors()[0]
+    name = ".".join(str(part) for part in problem["loc"] if isinstance(part, str)) or "value"
+    message = problem["msg"].removeprefix("Value error, ")
+    return InputError(f"{prefix}{name}: {message}, got {problem['input']!r}")
+
+
+def resolve(
+    suite: str, method: str, reward: str, seed: int, budget: str | None, device: str, prompts: str | None,
+    overrides: list[str],
+) -> RunConfig:  # fmt: skip
+    """The configuration of a command line; InputError for the first thing that is wrong with it."""
+    if suite not in suites.names():
+        raise unknown("suite", suite, suites.names())
+    method = method.replace("-", "_")
+    if method not in methods.names():
+        raise unknown("method", method, methods.names())
+    chosen, cls = suites.find(suite), methods.find(method)
+    try:
+        chosen.resolve_reward(reward)
+    except KeyError as error:
+        raise unknown("reward", error.args[0], [*chosen.reward_names(), *chosen.combinations]) from None
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    options, settings = {}, {}
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise InputError(f"--set {override!r} is not of the form name=value")
+        if name not in cls.model_fields and name not in Settings.model_fields:
+            raise unknown(f"setting of {method}", name, [*cls.model_fields, *Settings.model_fields])
+        (options if name in cls.model_fields else settings)[name] = _value(value)
+    try:
+        built = cls(**options)
+    except ValidationError as error:
+        raise _first_problem(error, f"--set, {method}: ") from None
+    try:
+        settings = Settings(**settings)
+    except ValidationError as error:
+        raise _first_problem(error, "--set ") from None
+    if built.needs_shortcut and not chosen.has_shortcut:
+        raise InputError(f"method {method} needs a few-step model, and suite {suite} has none")
+    try:
+        Budget.parse(budget or chosen.standard_budget)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more, got {seed}")
+    return RunConfig(
+        suite=suite, method=method, reward=reward, seed=seed, budget=budget or chosen.standard_budget,
+        device=device, prompts=prompts, settings=settings, options=built.model_dump(mode="json"),
+    )  # fmt: skip
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Prompts from a UTF-8 text file, one per line; empty lines are skipped."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"prompt file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"prompt file {path} is not UTF-8 (byte {error.start}); save it as UTF-8 text") from None
+    prompts = [line.strip() for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise InputError(f"prompt file {path} is empty; expected one prompt per line")
+    return prompts

@@ -1,0 +1,98 @@
+"""What a run's folder holds. Everything is written atomically: a file is there whole or not at all.
+
+run.json          resolved configuration and fingerprints
+environment.json  versions, device, threads, commit
+log.csv           one row per optimiser step
+scores.csv        one row per evaluated image: when, split, prompt, every reward, oracle
+summary.json      the run in numbers (``Summary``)
+lora/             the tuned LoRA in diffusers' format
+before_after.png  the same noise before and after
+checkpoint.pt     where an unfinished run goes on; gone once it is done
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel
+
+RECORD_VERSION = 1
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "pandas")
+
+Status = Literal["done", "diverged", "failed", "interrupted"]
+
+
+class Summary(BaseModel):
+    """A run in numbers. Scores are means over held-out prompts; ``heldout`` has every reward that was not trained."""
+
+    record_version: int = RECORD_VERSION
+    status: Status
+    suite: str
+    method: str
+    reward: str
+    seed: int
+    budget: str
+    steps: int
+    seconds: float
+    evaluation_seconds: float
+    reward_before: float
+    reward_after: float | None
+    reward_se: float | None
+    oracle_before: float | None
+    oracle_after: float | None
+    oracle_se: float | None
+    diversity_before: float
+    diversity_after: float | None
+    drift: float | None
+    heldout: dict[str, tuple[float, float | None]]
+    combinations: dict[str, tuple[float, float | None]]
+    denoiser_forwards: int
+    denoiser_backwards: int
+    denoiser_recomputations: int
+    decoder_forwards: int
+    decoder_backwards: int
+    reward_forwards: int
+    reward_backwards: int
+    images: int
+    operations: int
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def write_json(path: Path, content) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def save_state(path: Path, state: dict) -> None:
+    """``torch.save`` whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def environment(device: str) -> dict:
+    """Versions, device, threads and commit."""
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )
+    cuda = device.startswith("cuda")
+    return {
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "device": torch.cuda.get_device_name(device) if cuda else f"cpu ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "commit": git.stdout.strip() or None,
+    }

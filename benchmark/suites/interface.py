@@ -1,0 +1,122 @@
+"""What a suite offers to the rest of the benchmark."""
+
+from __future__ import annotations
+
+import abc
+import copy
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+from ..rewards import PIXEL_REWARDS, Reward, combine, names_in
+
+
+class SuiteError(Exception):
+    """A suite's files are missing or corrupt; the message names the file and says what to do."""
+
+
+class Suite(abc.ABC):
+    """A base model, its shortcut, rewards, prompts and oracle. Cheap to make; ``load`` reads the weights.
+
+    guidance_scale   classifier-free guidance of the base chain
+    steps            length of the base chain
+    learned_rewards  the suite's reward models: name -> what it is, in one line
+    combinations     names for sums of rewards: name -> expression
+    standard_budget  the budget of a run where none is given
+    """
+
+    name: str
+    title: str
+    guidance_scale: float = 7.5
+    steps: int = 50
+    learned_rewards: dict[str, str] = {}
+    combinations: dict[str, str] = {}
+    standard_budget: str
+    has_shortcut: bool = True
+    device: torch.device
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Raise SuiteError if a file is missing or corrupt."""
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the weights: runs with different ones are different runs."""
+
+    @abc.abstractmethod
+    def scheduler_config(self) -> dict:
+        """The configuration of the base pipeline's scheduler."""
+
+    @abc.abstractmethod
+    def load_pipeline(self) -> StableDiffusionPipeline: ...
+
+    @abc.abstractmethod
+    def attach_shortcut(self, pipeline: StableDiffusionPipeline) -> None:
+        """Turn a copy of the base pipeline's UNet into the shortcut, adapters fused."""
+
+    @abc.abstractmethod
+    def load_learned_reward(self, name: str) -> Reward: ...
+
+    @abc.abstractmethod
+    def prompts(self, split: str, count: int) -> list[str]:
+        """Prompts of a split: train, validation, test, combinations (held out from all training)."""
+
+    oracle: Callable[[torch.Tensor, list[str]], np.ndarray] | None = None  # images, prompts -> scores (B,) in [0, 1]
+
+    def load(self, device: str = "cpu") -> Suite:
+        """Check the files and read the base model."""
+        self.check()
+        self.device = torch.device(device)
+        self.pipeline = self.load_pipeline().to(self.device)
+        self.pipeline.set_progress_bar_config(disable=True)
+        for part in (self.pipeline.vae, self.pipeline.text_encoder, self.pipeline.unet):
+            part.requires_grad_(False).eval()
+        self.pipeline.unet.to(memory_format=torch.channels_last)
+        self.pipeline.vae.to(memory_format=torch.channels_last)
+        self._embeddings: dict[str, torch.Tensor] = {}
+        self._rewards: dict[str, Reward] = {}
+        return self
+
+    @cached_property
+    def shortcut(self) -> UNet2DConditionModel:
+        """The few-step model, frozen; it runs without guidance."""
+        components = self.pipeline.components | {"unet": copy.deepcopy(self.pipeline.unet)}
+        pipeline = type(self.pipeline)(**components, requires_safety_checker=False)
+        self.attach_shortcut(pipeline)
+        return pipeline.unet.to(self.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def embed(self, prompts: list[str]) -> torch.Tensor:
+        """Prompt embeddings (B, L, D); each prompt is encoded once."""
+        new = list(dict.fromkeys(p for p in prompts if p not in self._embeddings))
+        for start in range(0, len(new), 256):
+            part = new[start : start + 256]
+            tokens = self.pipeline.tokenizer(part, padding="max_length", truncation=True, return_tensors="pt")
+            states = self.pipeline.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+            self._embeddings.update(zip(part, states, strict=True))
+        return torch.stack([self._embeddings[p] for p in prompts])
+
+    def reward_names(self) -> list[str]:
+        """Every plain reward of the suite."""
+        return [*self.learned_rewards, *PIXEL_REWARDS]
+
+    def resolve_reward(self, text: str) -> str:
+        """The expression behind a name or an expression. KeyError with the part that is unknown, ValueError if bad."""
+        text = self.combinations.get(text, text)
+        for name in names_in(text):
+            if name not in self.reward_names():
+                raise KeyError(name)
+        return text
+
+    def reward(self, text: str) -> Reward:
+        """The reward of a name or an expression, on the suite's device."""
+        return combine(self.resolve_reward(text), self._plain_reward)
+
+    def _plain_reward(self, name: str) -> Reward:
+        if name not in self._rewards:
+            reward = PIXEL_REWARDS[name]() if name in PIXEL_REWARDS else self.load_learned_reward(name)
+            self._rewards[name] = reward.to(self.device)
+        return self._rewards[name]

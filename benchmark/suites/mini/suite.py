@@ -1,0 +1,74 @@
+"""The embedded suite: a small Stable-Diffusion-shaped model of drawn scenes, with everything it needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+
+from ..interface import Suite, SuiteError
+from . import card, oracle, reward_models, world
+
+
+class Mini(Suite):
+    """Drawn scenes of coloured shapes; base model, shortcut and rewards trained by this repository and shipped."""
+
+    name = "mini"
+    title = "mini, the embedded suite: a small diffusion model of drawn scenes (not Stable Diffusion)"
+    learned_rewards = {
+        "hps": "Human Preference Score's recipe in small: a dual encoder trained on a simulated annotator's choices",
+        "pickscore": "the same recipe with a vision transformer, another seed and other pairs",
+        "imagereward": "ImageReward's recipe in small: text tokens attend to image features",
+    }
+    combinations = {"combined": "10*pickscore + 2*hps"}
+    standard_budget = "20TFLOP"
+
+    def _files(self) -> dict[str, tuple[str, str]]:
+        """Every shipped file: path under the suite's folder -> (sha256, the command that makes it)."""
+        cards = ["vae", "base", "shortcut", *(f"reward-{name}" for name in reward_models.NAMES)]
+        files = {}
+        for name in cards:
+            path = card.CARDS / f"{name}.json"
+            try:
+                content = json.loads(path.read_text())
+                files |= {file: (digest, content["command"]) for file, digest in content["sha256"].items()}
+            except (OSError, ValueError, KeyError):
+                raise SuiteError(f"suite mini: {path} is missing or corrupt; restore it with git checkout") from None
+        return files
+
+    def check(self) -> None:
+        for file, (digest, command) in self._files().items():
+            path = card.HERE / file
+            remedy = f"restore it with git checkout, or make it again: {command}"
+            if not path.exists():
+                raise SuiteError(f"suite mini: {path} is missing; {remedy}")
+            if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                raise SuiteError(f"suite mini: {path} is corrupt (its checksum is not its card's); {remedy}")
+
+    def fingerprint(self) -> str:
+        digests = sorted((file, digest) for file, (digest, _) in self._files().items())
+        return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
+
+    def scheduler_config(self) -> dict:
+        return json.loads((card.PIPELINE / "scheduler/scheduler_config.json").read_text())
+
+    def load_pipeline(self) -> StableDiffusionPipeline:
+        return StableDiffusionPipeline.from_pretrained(card.PIPELINE, local_files_only=True)
+
+    def attach_shortcut(self, pipeline: StableDiffusionPipeline) -> None:
+        pipeline.load_lora_weights(card.SHORTCUT, weight_name="pytorch_lora_weights.safetensors")
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+
+    def load_learned_reward(self, name: str):
+        digest = self._files()[f"rewards/{name}.safetensors"][0]
+        return reward_models.load(name, self.pipeline.tokenizer, card.REWARDS, version=f"mini-{digest[:8]}")
+
+    def prompts(self, split: str, count: int) -> list[str]:
+        return world.captions(split, count)
+
+    def oracle(self, images: torch.Tensor, prompts: list[str]) -> np.ndarray:
+        return oracle.score(images.permute(0, 2, 3, 1).cpu().numpy(), prompts)

@@ -1,0 +1,128 @@
+"""The trainer: batches, optimiser, clipping, budget, log. It knows no method by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from methods import Batch, Method
+
+from .config import Budget, RunConfig
+from .diffusion import Executor
+from .rewards import Counted, Reward
+from .suites import Suite
+
+LOG_COLUMNS = ("step", "reward", "grad_norm", "progress", "operations", "images", "seconds")
+
+
+class Diverged(Exception):
+    """The loss or the gradient is no longer a finite number; the last finite parameters are kept."""
+
+
+def _generator(*entropy: int) -> torch.Generator:
+    """An independent stream of random numbers for every tuple of integers."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
+
+
+class Trainer:
+    """Optimises a policy by a method's gradient estimates until the budget is spent.
+
+    Prompts, noise and the method's own randomness of a step depend on (seed, step) alone, so a run that was
+    interrupted goes on exactly as if it had not been. ``seconds`` counts steps only, not evaluation or checkpoints.
+    """
+
+    def __init__(
+        self, config: RunConfig, suite: Suite, executor: Executor, method: Method, reward: Reward, prompts: list[str],
+        accelerator: Accelerator,
+    ):  # fmt: skip
+        settings = config.settings
+        self.config, self.suite, self.executor, self.method = config, suite, executor, method
+        self.reward = Counted(reward, executor.ledger)
+        self.prompts, self.accelerator = prompts, accelerator
+        self.budget = Budget.parse(config.budget)
+        if settings.batch % accelerator.num_processes:
+            raise ValueError(f"batch {settings.batch} does not divide by {accelerator.num_processes} processes")
+        self.optimizer = torch.optim.AdamW(
+            executor.policy.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            eps=settings.adam_epsilon,
+        )
+        self.step, self.seconds = 0, 0.0
+        self.log: list[list[float]] = []
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is spent; 1 or more when the run is over."""
+        ledger = self.executor.ledger
+        processes = self.accelerator.num_processes
+        return self.budget.share_spent(
+            ledger.operations * processes, self.seconds, ledger.images * processes, self.step
+        )
+
+    def batch(self) -> Batch:
+        """The batch of the current step: this process's part of it."""
+        seed, size = self.config.seed, self.config.settings.batch
+        index = torch.randint(len(self.prompts), (size,), generator=_generator(seed, self.step, 0))
+        unet = self.executor.policy.unet.config
+        shape = (size, unet.in_channels, unet.sample_size, unet.sample_size)
+        latents = torch.randn(shape, generator=_generator(seed, self.step, 1))
+        part = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        prompts = [self.prompts[i] for i in index.tolist()][part]
+        return Batch(
+            prompts,
+            self.suite.embed(prompts),
+            latents[part].to(self.suite.device),
+            _generator(seed, self.step, 2, self.accelerator.process_index),
+            self.progress,
+        )
+
+    def steps(self) -> Iterator[dict[str, float]]:
+        """Train; yield a row of the log after every optimiser step. Raises Diverged."""
+        policy = self.executor.policy
+        parameters = policy.parameters()
+        while self.progress < 1:
+            start = time.perf_counter()
+            rows = []
+            for update in self.method.updates(self.executor, self.batch(), self.reward):
+                if self.accelerator.num_processes > 1:
+                    for parameter in parameters:
+                        if parameter.grad is not None:
+                            parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+                norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.settings.clip_norm))
+                if not (math.isfinite(norm) and math.isfinite(update.reward)):
+                    raise Diverged(f"step {self.step}: reward {update.reward}, gradient norm {norm}")
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+                policy.refresh()
+                rows.append((update.reward, norm))
+            self.step += 1
+            self.seconds += time.perf_counter() - start
+            reward, norm = np.mean(rows, axis=0).tolist()
+            ledger = self.executor.ledger
+            row = (self.step, reward, norm, self.progress, ledger.operations, ledger.images, self.seconds)
+            self.log.append(list(row))
+            yield dict(zip(LOG_COLUMNS, row, strict=True))
+
+    def state_dict(self) -> dict:
+        return {
+            "policy": self.executor.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ledger": dataclasses.asdict(self.executor.ledger),
+            "step": self.step,
+            "seconds": self.seconds,
+            "log": self.log,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.executor.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["ledger"].items():
+            setattr(self.executor.ledger, name, value)
+        self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
