@@ -299,8 +299,8 @@ class Run:
             raise
         scores = pd.concat([before.scores.assign(when="before"), after.scores.assign(when="after")])
         records.write_text(self.folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g"))
-        self.picture(before, after)
         summary = self.summary(status, before, after)
+        self.picture(before, after)
         self.write(summary)
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
         self.accelerator.end_training()

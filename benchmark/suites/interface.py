@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils.logging import disable_progress_bar
 
 from ..rewards import PIXEL_REWARDS, Reward, combine, names_in
 
@@ -69,6 +70,7 @@ class Suite(abc.ABC):
     def load(self, device: str = "cpu") -> Suite:
         """Check the files and read the base model."""
         self.check()
+        disable_progress_bar()
         self.device = torch.device(device)
         self.pipeline = self.load_pipeline().to(self.device)
         self.pipeline.set_progress_bar_config(disable=True)

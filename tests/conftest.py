@@ -1,0 +1,75 @@
+"""Tiny models of random weights: they prove arithmetic, not quality."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from benchmark.diffusion import Executor, Policy
+from benchmark.suites.mini import card
+from benchmark.suites.mini.base import build_scheduler
+
+PROMPTS = ["a red circle", "a small blue square above a green ring"]
+
+
+def tiny_unet(seed: int = 0) -> UNet2DConditionModel:
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(
+        sample_size=4, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=2, norm_num_groups=8,
+    ).eval()  # fmt: skip
+
+
+@pytest.fixture
+def pipeline() -> StableDiffusionPipeline:
+    """A Stable-Diffusion-shaped pipeline, 16x16 pixels, with the suite's tokenizer."""
+    tokenizer = CLIPTokenizer.from_pretrained(card.PIPELINE / "tokenizer")
+    torch.manual_seed(1)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+            num_attention_heads=2, max_position_embeddings=tokenizer.model_max_length,
+        )
+    ).eval()  # fmt: skip
+    vae = AutoencoderKL(
+        sample_size=16, block_out_channels=(8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3, latent_channels=4, norm_num_groups=4,
+    ).eval()  # fmt: skip
+    made = StableDiffusionPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=tiny_unet(), scheduler=build_scheduler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def embed(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor:
+    tokens = pipeline.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        return pipeline.text_encoder(tokens).last_hidden_state.to(pipeline.unet.dtype)
+
+
+def build_executor(pipeline, slots: int = 1, shortcut=None, **options) -> Executor:
+    policy = Policy(pipeline.unet, shortcut, slots, rank=2)
+    return Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]), **options)
+
+
+def randomise(policy: Policy, scale: float = 0.1, seed: int = 3) -> None:
+    """Give every slot an update that is not zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+    policy.refresh()
+
+
+def noise(count: int = 2, dtype=torch.float32) -> torch.Tensor:
+    return torch.randn((count, 4, 4, 4), generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def brightness(images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+    """A differentiable reward for tests."""
+    return (images[:, 0] * torch.linspace(0, 1, images.shape[-1], dtype=images.dtype)).mean(dim=(1, 2))
