@@ -34,7 +34,6 @@ from .suites import Suite, SuiteError
 from .trainer import LOG_COLUMNS, Diverged, Trainer
 
 ROOT = Path(__file__).parent
-CHECKPOINT_SECONDS = 20.0
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -142,7 +141,8 @@ def base_timesteps(suite: Suite, config: RunConfig) -> list[int]:
 class Run:
     """One run in its folder: prepare, train, evaluate, write."""
 
-    def __init__(self, config: RunConfig, folder: Path, root: Path, identity: dict, track: str | None):
+    def __init__(self, config: RunConfig, folder: Path, root: Path, identity: dict, track: str | None, every: float):
+        self.checkpoint_seconds = every
         self.config, self.folder, self.root, self.identity = config, folder, root, identity
         self.suite = suites.find(config.suite).load(config.device)
         self.method = config.build_method()
@@ -232,7 +232,7 @@ class Run:
                         told = row["progress"]
                         console.print(f"{min(told, 1):4.0%}  step {row['step']}  reward {np.mean(recent):.4f}")
                     self.accelerator.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
-                    if trainer.seconds - saved > CHECKPOINT_SECONDS or self.stop:
+                    if trainer.seconds - saved >= self.checkpoint_seconds or self.stop:
                         self._checkpoint()
                         saved = trainer.seconds
                     if self.stop:
@@ -401,6 +401,9 @@ def main(
     track: Annotated[
         str | None, typer.Option(help="Also log to a tracker of accelerate: tensorboard, wandb, dvclive.")
     ] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="Seconds of training between checkpoints; changes no result.")
+    ] = 20.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved run and its plan, and stop.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List methods, rewards and suites, and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start anew, whatever the folder holds.")] = False,
@@ -414,14 +417,21 @@ def main(
             print_list()
             raise typer.Exit(0)
         config = resolve(suite, method, reward, seed, budget, device, prompts, set_ or [])
-        code = launch(config, out, track, dry_run, force)
+        code = launch(config, out, track, checkpoint_seconds, dry_run, force)
     except (InputError, SuiteError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     raise typer.Exit(code)
 
 
-def launch(config: RunConfig, out: Path, track: str | None = None, dry_run: bool = False, force: bool = False) -> int:
+def launch(
+    config: RunConfig,
+    out: Path,
+    track: str | None = None,
+    checkpoint_seconds: float = 20.0,
+    dry_run: bool = False,
+    force: bool = False,
+) -> int:
     """Check, then run, resume or show a configuration; the exit code."""
     check_device(config.device)
     if config.prompts:
@@ -452,7 +462,7 @@ def launch(config: RunConfig, out: Path, track: str | None = None, dry_run: bool
             print_summary(summary, folder)
             console.print("this run is done; --force starts it anew")
             return 0
-    run = Run(config, folder, out, identity, track)
+    run = Run(config, folder, out, identity, track, checkpoint_seconds)
 
     def stop(signum, frame):
         if run.stop:

@@ -5,7 +5,13 @@ from benchmark.config import Budget, InputError, read_prompts, resolve
 
 @pytest.mark.parametrize(
     ("text", "amount", "unit"),
-    [("5TFLOP", 5, "TFLOP"), ("120s", 120, "s"), ("2000img", 2000, "img"), ("40 steps", 40, "step"), (".5pflop", 0.5, "PFLOP")],
+    [
+        ("5TFLOP", 5, "TFLOP"),
+        ("120s", 120, "s"),
+        ("2000img", 2000, "img"),
+        ("40 steps", 40, "step"),
+        (".5pflop", 0.5, "PFLOP"),
+    ],
 )
 def test_budgets(text, amount, unit):
     assert Budget.parse(text) == Budget(amount=amount, unit=unit)

@@ -5,7 +5,7 @@ import torch
 from conftest import PROMPTS, brightness, build_executor, embed, noise, randomise, tiny_unet
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmark.diffusion import CLEAN, END, Hop, describe, sampler_plan
+from benchmark.diffusion import CLEAN, Hop, describe, sampler_plan
 from benchmark.ledger import Ledger, count_operations
 from methods import find
 

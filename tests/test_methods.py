@@ -121,7 +121,7 @@ def test_shortft_stages(progress, first):
     plan = methods.find("shortft")().plan(LEADING, None, progress)
     assert with_gradient(plan) == FIRST_STAGE[first:]
     assert all(hop.model == "base" for hop in plan if not hop.eps_grad)
-    bearing = {t: (1,) for t in LEADING[:12]} | {501: (1, 2), 261: (1, 2, 3), 1: (1, 2, 3, 4)}
+    bearing = dict.fromkeys(LEADING[:12], (1,)) | {501: (1, 2), 261: (1, 2, 3), 1: (1, 2, 3, 4)}
     assert all(hop.slots == bearing.get(hop.t, ()) for hop in plan if hop.model == "base")
 
 
@@ -130,7 +130,7 @@ def test_shortft_samples_on_the_original_chain():
     assert [hop.t for hop in plan] == LEADING
     assert {hop.model for hop in plan} == {"base"}
     active = {hop.t: hop.slots for hop in plan if hop.slots}
-    assert active == {t: (1,) for t in LEADING[:12]} | {501: (1, 2), 261: (1, 2, 3), 1: (1, 2, 3, 4)}
+    assert active == dict.fromkeys(LEADING[:12], (1,)) | {501: (1, 2), 261: (1, 2, 3), 1: (1, 2, 3, 4)}
 
 
 def test_shortft_on_trailing_timesteps():

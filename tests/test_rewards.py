@@ -55,7 +55,9 @@ def test_expressions(text, weights):
     assert names_in(text) == weights
 
 
-@pytest.mark.parametrize("text", ["", "3", "hps*hps", "hps + 1", "hps.x", "f(hps)", "__import__('os')", "0*hps", "hps/2"])
+@pytest.mark.parametrize(
+    "text", ["", "3", "hps*hps", "hps + 1", "hps.x", "f(hps)", "__import__('os')", "0*hps", "hps/2"]
+)
 def test_expressions_that_are_no_sum_of_rewards(text):
     with pytest.raises(ValueError, match="reward"):
         names_in(text)

@@ -162,7 +162,7 @@ def encode_images(autoencoder: AutoencoderKL, images: np.ndarray, device: str) -
 
 
 def main(
-    iterations: int = typer.Option(8000, help="Optimiser steps."),
+    iterations: int = typer.Option(4500, help="Optimiser steps."),
     images: int = typer.Option(60000, help="Training renders."),
     batch: int = typer.Option(64),
     rate: float = typer.Option(1.2e-3, help="Peak learning rate; warm-up, then cosine to zero."),

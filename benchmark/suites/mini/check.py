@@ -1,0 +1,167 @@
+"""Measure the suite against its quality bars.
+
+    python -m benchmark.suites.mini.check            256 samples per figure, about two minutes on two cores
+
+The eye labels (``eye_labels.csv``, images in ``eye_samples.png``) were made by looking at 100 samples of the base model.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import time
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from benchmark.diffusion import Executor
+
+from . import card, oracle, rewards, shortcut, vae, world
+from .suite import Mini
+
+EYE_LABELS, EYE_SAMPLES = card.HERE / "eye_labels.csv", card.HERE / "eye_samples.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """A figure and the range it has to lie in."""
+
+    name: str
+    value: float
+    low: float = -np.inf
+    high: float = np.inf
+
+    @property
+    def met(self) -> bool:
+        return bool(self.low <= self.value <= self.high)
+
+    def wanted(self) -> str:
+        if np.isinf(self.high):
+            return f">= {self.low:g}"
+        return f"<= {self.high:g}" if np.isinf(self.low) else f"{self.low:g} to {self.high:g}"
+
+
+def eye_samples() -> tuple[np.ndarray, list[dict]]:
+    """The labelled samples (100, 32, 32, 3) in [0, 1], and their rows: caption, first, second (1 right, 0 wrong)."""
+    sheet = np.asarray(Image.open(EYE_SAMPLES).convert("RGB"), dtype=np.float32) / 255
+    with EYE_LABELS.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    tiles = sheet.reshape(sheet.shape[0] // 32, 32, -1, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+    return tiles[: len(rows)], rows
+
+
+def oracle_bars(count: int) -> list[Bar]:
+    """The oracle on renders, on renders of changed captions, on other images, and against the eye."""
+    rng = np.random.default_rng(0)
+    scenes = [world.draw("test", index) for index in range(count)]
+    captions = [scene.spec.caption() for scene in scenes]
+    images = np.stack([world.render(scene) for scene in scenes])
+    true = oracle.score(images, captions)
+    edits = []
+    for scene in scenes:
+        other = scene.spec
+        while (other.texture, other.background) != (scene.spec.texture, scene.spec.background) or other == scene.spec:
+            other = world.edit(scene.spec, rng)
+        edits.append(world.render(world.place(other, rng)))
+    changed = oracle.score(np.stack(edits), captions)
+    bars = [
+        Bar("oracle on true renders", true.mean(), low=0.99),
+        Bar("oracle on renders with one attribute changed", changed.mean(), high=0.55),
+        Bar("share of those ranked under the true render", (changed < true).mean(), low=0.98),
+        Bar("oracle on images of other captions", oracle.score(np.roll(images, 1, 0), captions).mean(), high=0.2),
+    ]
+    samples, rows = eye_samples()
+    agree = []
+    for image, row in zip(samples, rows, strict=True):
+        labels = [bool(int(row[name])) for name in ("first", "second") if row[name]]
+        agree += [a == b for a, b in zip(oracle.read(image, row["caption"]).objects, labels, strict=True)]
+    return [*bars, Bar(f"agreement with the eye on {len(agree)} objects", np.mean(agree), low=0.9)]
+
+
+@torch.no_grad()
+def model_bars(suite: Mini, count: int) -> list[Bar]:
+    """VAE, base model and shortcut on held-out prompts."""
+    pixels, captions = world.arrays("test", count)
+    images = vae.to_tensor(pixels)
+    restored = vae.reconstruct(suite.pipeline.vae, images)
+    after_vae = oracle.score((restored.clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).numpy(), captions)
+    executor: Executor = shortcut.build_executor(suite.pipeline, suite.shortcut, suite.guidance_scale)
+    prompts = world.captions("test", count)
+    figures = shortcut.report(executor, prompts, suite.embed(prompts))
+    latents = torch.randn((16, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    start = time.perf_counter()
+    suite.pipeline(prompts[:16], num_inference_steps=50, guidance_scale=suite.guidance_scale, latents=latents)
+    seconds = time.perf_counter() - start
+    size = sum(f.stat().st_size for f in card.PIPELINE.rglob("*") if f.is_file()) / 1e6
+    bars = [
+        Bar("size of the pipeline folder, MB", size, high=15),
+        Bar("VAE, dB on held-out renders", vae.psnr(restored, images), low=30),
+        Bar("oracle on renders after the VAE", after_vae.mean(), low=0.95),
+        Bar("oracle on 50-step samples", figures["oracle_chain"], low=0.4, high=0.8),
+        Bar(f"seconds for 16 samples, 50 steps, {torch.get_num_threads()} threads", seconds, high=1.5),
+    ]
+    for t, s in shortcut.JUMPS:
+        naive = figures[f"naive_{t}_{s}"]
+        bars.append(Bar(f"jump {t}->{s}: shortcut's error ({figures[f'shortcut_{t}_{s}']:.3f}) / naive ({naive:.3f})",
+                        figures[f"shortcut_{t}_{s}"] / naive, high=0.5))  # fmt: skip
+    return [
+        *bars,
+        Bar(f"four shortcut calls: oracle lost (has {figures['oracle_shortcut']:.3f})",
+            abs(figures["oracle_chain"] - figures["oracle_shortcut"]), high=0.03),
+        Bar(f"four naive jumps: oracle lost (has {figures['oracle_naive']:.3f})",
+            figures["oracle_chain"] - figures["oracle_naive"], low=0.1),
+    ]  # fmt: skip
+
+
+def reward_bars(suite: Mini, count: int) -> list[Bar]:
+    """Agreement with the annotator, and whether gradients to the latents raise the score."""
+    executor = shortcut.build_executor(suite.pipeline, None, suite.guidance_scale)
+    prompts = world.captions("test", count)
+    embeds = suite.embed(prompts)
+    states = shortcut.trajectories(executor, embeds, torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        images = executor.decode(states[:, -1])
+    samples = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    bars = []
+    for name in suite.learned_rewards:
+        reward = suite.reward(name)
+        judged = rewards.preferences("test", 4 * count, samples, prompts, suite.pipeline.vae, seed=99)
+        figures = rewards.agreement(reward.network, suite.pipeline.tokenizer, judged)
+        bars.append(Bar(f"{name}: agreement with the annotator", figures["agreement"], low=0.9 * (name == "hps")))
+        latents = states[:32, -1].clone().requires_grad_()
+        optimiser = torch.optim.Adam([latents], lr=0.02)
+        scores = []
+        for _ in range(11):
+            score = reward(executor.decode(latents), prompts[:32])
+            scores.append(score.detach())
+            optimiser.zero_grad()
+            (-score.sum()).backward()
+            optimiser.step()
+        raised = (scores[-1] > scores[0]).float().mean().item()
+        bars.append(Bar(f"{name}: images whose score 10 steps on the latents raise", raised, low=0.9))
+    return bars
+
+
+def print_bars(bars: list[Bar]) -> None:
+    table = Table(title="suite mini")
+    for column in ("figure", "value", "bar", ""):
+        table.add_column(column)
+    for bar in bars:
+        table.add_row(bar.name, f"{bar.value:.3f}", bar.wanted(), "met" if bar.met else "[bold red]not met")
+    Console().print(table)
+
+
+def main(count: int = typer.Option(256, help="Samples per figure.")) -> None:
+    """Measure every bar; exit code 1 if one is not met."""
+    suite = Mini().load()
+    bars = [*oracle_bars(count), *model_bars(suite, count), *reward_bars(suite, min(count, 128))]
+    print_bars(bars)
+    raise typer.Exit(not all(bar.met for bar in bars))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,160 @@
+"""The command line as a user meets it, in processes of its own."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+
+from benchmark.records import Summary
+from benchmark.suites.mini import card
+
+pytestmark = pytest.mark.slow
+SMALL = ("--reward", "symmetry", "--set", "test_prompts=8", "--set", "batch=2")
+
+
+def command(*arguments, out):
+    return [sys.executable, "-m", "benchmark.run", *arguments, "--out", str(out)]
+
+
+def run(*arguments, out, **options):
+    return subprocess.run(
+        command(*arguments, out=out), capture_output=True, text=True, timeout=300, check=False, **options
+    )
+
+
+def only_folder(out):
+    (folder,) = out.glob("mini/*/*/seed-*")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One whole run of ShortFT, six steps through its four stages."""
+    out = tmp_path_factory.mktemp("runs")
+    return run("--method", "shortft", "--budget", "6step", *SMALL, out=out), out
+
+
+def test_the_main_job(finished):
+    result, out = finished
+    assert result.returncode == 0, result.stderr
+    first = result.stdout.splitlines()[0]
+    assert "mini" in first
+    assert "--suite sd15" in first
+    folder = only_folder(out)
+    summary = Summary.model_validate_json((folder / "summary.json").read_text())
+    assert (summary.status, summary.suite, summary.method, summary.reward) == ("done", "mini", "shortft", "symmetry")
+    assert (summary.steps, summary.images) == (6, 12)
+    assert summary.denoiser_forwards > summary.denoiser_backwards > 0
+    assert set(summary.heldout) == {"hps", "pickscore", "imagereward", "compressibility"}
+    assert len(pd.read_csv(folder / "log.csv")) == 6
+    scores = pd.read_csv(folder / "scores.csv")
+    test = scores[scores.split == "test"]
+    assert test.groupby("when").symmetry.mean()["after"] == pytest.approx(summary.reward_after, abs=1e-5)
+    assert {p.name for p in folder.iterdir()} == {
+        "run.json", "environment.json", "log.csv", "scores.csv", "summary.json", "lora", "before_after.png",
+    }  # fmt: skip
+    assert not [p for p in folder.rglob("*") if p.name.endswith(".part")]
+
+
+def test_the_same_command_again_says_that_it_is_done(finished):
+    _, out = finished
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    result = run("--method", "shortft", "--budget", "6step", *SMALL, out=out)
+    assert result.returncode == 0
+    assert "is done" in result.stdout
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
+
+
+def test_other_code_is_refused(finished):
+    _, out = finished
+    record = only_folder(out) / "run.json"
+    content = record.read_text()
+    record.write_text(json.dumps(json.loads(content) | {"code": "0"}))
+    result = run("--method", "shortft", "--budget", "6step", *SMALL, out=out)
+    record.write_text(content)
+    assert result.returncode == 2
+    assert "made by other code" in result.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_resumes_to_the_same_numbers(how, finished, tmp_path):
+    _, whole = finished
+    arguments = ("--method", "shortft", "--budget", "6step", *SMALL)
+    process = subprocess.Popen(
+        command(*arguments, "--checkpoint-seconds", "0", out=tmp_path),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while not list(tmp_path.glob("mini/*/*/seed-*/checkpoint.pt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    process.send_signal(how)
+    process.communicate(timeout=240)
+    assert process.returncode == (130 if how == signal.SIGTERM else -how)
+    result = run(*arguments, out=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "resumed at step" in result.stdout
+    ours, theirs = only_folder(tmp_path), only_folder(whole)
+    for part in sorted(p.relative_to(theirs) for p in (theirs / "lora").rglob("*.safetensors")):
+        a, b = load_file(ours / part), load_file(theirs / part)
+        assert all(a[name].equal(b[name]) for name in b)
+    assert (ours / "scores.csv").read_text() == (theirs / "scores.csv").read_text()
+    changing = {"seconds", "evaluation_seconds"}
+    a, b = (json.loads((folder / "summary.json").read_text()) for folder in (ours, theirs))
+    assert {k: v for k, v in a.items() if k not in changing} == {k: v for k, v in b.items() if k not in changing}
+
+
+def test_the_lora_of_a_run_loads_in_plain_diffusers(tmp_path):
+    result = run("--method", "draft-k", "--budget", "1step", *SMALL, out=tmp_path)
+    assert result.returncode == 0, result.stderr
+    pipeline = StableDiffusionPipeline.from_pretrained(card.PIPELINE)
+    pipeline.load_lora_weights(only_folder(tmp_path) / "lora")
+    assert pipeline.get_active_adapters()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--method", "shortfd"], "Did you mean 'shortft'?"),
+        (["--reward", "hsp"], "Did you mean 'hps'?"),
+        (["--suite", "maxi"], "unknown suite"),
+        (["--budget", "much"], "positive amount with a unit"),
+        (["--budget", "-1s"], "positive amount with a unit"),
+        (["--device", "cuda:99"], "CUDA"),
+        (["--device", "abacus"], "unknown device"),
+        (["--prompts", "no/such/file"], "cannot be read"),
+        (["--set", "k"], "name=value"),
+        (["--track", "paper"], "unknown tracker"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(arguments, words, tmp_path):
+    result = run(*arguments, out=tmp_path / "out")
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unwritable_results_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run(out=tmp_path / "file" / "runs")
+    assert result.returncode == 2
+    assert "cannot be written" in result.stderr
+
+
+def test_list_and_dry_run(tmp_path):
+    listed = run("--list", out=tmp_path / "out")
+    assert listed.returncode == 0
+    assert all(word in listed.stdout for word in ("shortft", "draft_coarse", "pickscore", "mini"))
+    dry = run("--dry-run", "--budget", "7step", out=tmp_path / "out")
+    assert dry.returncode == 0
+    assert "741->501" in dry.stdout
+    assert '"budget": "7step"' in dry.stdout
+    assert not (tmp_path / "out").exists()
