@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from conftest import PROMPTS, brightness, build_executor, embed, noise, randomise, tiny_unet
@@ -35,7 +37,7 @@ def test_every_plan_is_one_chain_from_noise_to_image(name):
         plan = method.plan(LEADING, torch.Generator().manual_seed(0), progress)
         assert plan[0].t == LEADING[0]
         assert plan[-1].s == END
-        assert all(a.s == b.t for a, b in zip(plan, plan[1:], strict=False))
+        assert all(a.s == b.t for a, b in pairwise(plan))
 
 
 @pytest.mark.parametrize("name", methods.names())

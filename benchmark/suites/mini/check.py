@@ -2,7 +2,7 @@
 
     python -m benchmark.suites.mini.check            256 samples per figure, about two minutes on two cores
 
-The eye labels (``eye_labels.csv``, images in ``eye_samples.png``) were made by looking at 100 samples of the base model.
+The eye labels (``eye_labels.csv`` of ``eye_samples.png``) were made by looking at 100 samples of the base model.
 """
 
 from __future__ import annotations
