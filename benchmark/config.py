@@ -72,6 +72,7 @@ class Settings(BaseModel):
     spacing: Literal["leading", "trailing"] = Field("leading", description="timestep spacing of the base chain")
     train_prompts: int = Field(4096, ge=1, description="how many of the suite's training prompts are used")
     test_prompts: int = Field(256, ge=8, description="held-out prompts of an evaluation")
+    split: Literal["test", "validation"] = Field("test", description="their split; tuning looks at validation only")
 
 
 class RunConfig(BaseModel):

@@ -33,7 +33,7 @@ class Evaluation:
     diversity: float
     seconds: float
 
-    def mean(self, column: str, split: str = "test") -> float:
+    def mean(self, column: str, split: str) -> float:
         return float(self.scores.loc[self.scores.split == split, column].mean())
 
     def to_state(self) -> dict:

@@ -178,7 +178,7 @@ class Run:
     def _evaluate(self, plan) -> Evaluation:
         count = self.config.settings.test_prompts
         prompts = {
-            "test": self.suite.prompts("test", count),
+            self.config.settings.split: self.suite.prompts(self.config.settings.split, count),
             "combinations": self.suite.prompts("combinations", max(count // 4, 1)),
         }
         rewards = self.suite.reward_names()
@@ -190,8 +190,8 @@ class Run:
         """The base model's evaluation: made once per suite and kept beside the runs."""
         settings, suite = self.config.settings, self.suite
         key = [suite.fingerprint(), self.executor.guidance_scale, self.executor.timesteps, settings.test_prompts,
-               suite.reward(self.config.reward).version, code_fingerprint("interface"), torch.__version__,
-               torch.get_num_threads(), self.config.device]  # fmt: skip
+               settings.split, suite.reward(self.config.reward).version, code_fingerprint("interface"),
+               torch.__version__, torch.get_num_threads(), self.config.device]  # fmt: skip
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
         path = self.root / self.config.suite / "base" / f"{name}.pt"
         if path.exists():
@@ -247,15 +247,17 @@ class Run:
     # -- the whole
 
     def summary(self, status: records.Status, before: Evaluation, after: Evaluation | None) -> records.Summary:
-        def pair(column: str, split: str = "test") -> tuple[float, float | None]:
+        held_out = self.config.settings.split
+
+        def pair(column: str, split: str = held_out) -> tuple[float, float | None]:
             return before.mean(column, split), after and _finite(after.mean(column, split))
 
         def error(column: str) -> float | None:
             """Standard error of the paired difference over prompts."""
             if after is None:
                 return None
-            test = before.scores.split == "test"
-            return _finite(float((after.scores.loc[test, column] - before.scores.loc[test, column]).sem()))
+            rows = before.scores.split == held_out
+            return _finite(float((after.scores.loc[rows, column] - before.scores.loc[rows, column]).sem()))
 
         reward, trainer = self.config.reward, self.trainer
         oracle = "oracle" in before.scores

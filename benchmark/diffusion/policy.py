@@ -7,6 +7,7 @@ weights once per optimiser step, differentiably, and every call runs on merged w
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -40,7 +41,8 @@ class Policy:
         self.shortcut = shortcut if shortcut is None else shortcut.requires_grad_(False).eval()
         self.slots = tuple(range(1, slots + 1))
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several slots are the point
             torch.manual_seed(seed)
             for slot in self.slots:
                 unet.add_adapter(config, adapter_name=self._name(slot))
