@@ -99,6 +99,7 @@ class Executor:
             unconditional, conditional = both.chunk(2)
             return unconditional + self.guidance_scale * (conditional - unconditional)
 
+        self.policy.merged(hop.slots)  # outside of what is recomputed, which has to find the same graph again
         with torch.set_grad_enabled(hop.eps_grad):
             recompute = hop.checkpoint and hop.eps_grad
             noise_pred = checkpoint(call, latents, use_reentrant=False) if recompute else call(latents)
