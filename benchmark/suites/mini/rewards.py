@@ -202,7 +202,7 @@ def train(name, tokenizer, renders, judged, iterations, batch, rate, device) -> 
 
 def main(
     only: str = typer.Option("", help="One of hps, pickscore, imagereward; all by default."),
-    iterations: int = typer.Option(2400, help="Optimiser steps of each."),
+    iterations: int = typer.Option(2000, help="Optimiser steps of each."),
     images: int = typer.Option(40000, help="Training renders."),
     pairs: int = typer.Option(24000, help="Training pairs."),
     batch: int = typer.Option(96),

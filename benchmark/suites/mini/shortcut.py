@@ -120,7 +120,7 @@ def report(executor: Executor, prompts: list[str], embeds: torch.Tensor, seed: i
 
 
 def main(
-    iterations: int = typer.Option(5000, help="Optimiser steps."),
+    iterations: int = typer.Option(4000, help="Optimiser steps."),
     prompts: int = typer.Option(4096, help="Training prompts, one trajectory each."),
     batch: int = typer.Option(64),
     rank: int = typer.Option(32),
