@@ -1,7 +1,7 @@
 """The truth oracle of the mini world: reads an image and says how much of a caption it shows.
 
-It is classical image analysis, not a model: pixels are sorted by hue into the eight colours, connected regions become
-objects, and each object is compared with drawings of the six shapes. No reward and no training ever sees it.
+It is classical image analysis, not a model: coloured regions become objects, named by their hue, and each object is
+compared with drawings of the six shapes. No reward and no training ever sees it.
 
     score = (share of the named objects that are wholly right) * (1 if the relation holds or none is named, else 1/2)
 
@@ -22,7 +22,8 @@ from . import world
 
 MIN_ALPHA = 0.45  # a pixel belongs to an object when the object covers this share of it
 MIN_AREA = 9.0  # pixels; smaller regions are specks
-MIN_FIT = 0.70  # soft intersection over union with the best drawing, below which a region has no shape
+MIN_FIT = 0.55  # soft intersection over union with the best drawing, below which a region has no shape
+AREA_WINDOW = 0.35  # drawings are tried whose area differs from a region's by up to this log-ratio
 SIZE_BORDER = 5.2  # radius in pixels between small and large
 CENTRE_RADIUS = 4.5  # pixels around the middle that count as "in the center"
 RADII = np.arange(2.75, 8.51, 0.25)
@@ -92,40 +93,61 @@ def _areas() -> np.ndarray:
 
 def _fit(alpha: np.ndarray) -> tuple[str, float, float, float, float]:
     """The drawing nearest to a coverage map: (shape, soft IoU, x, y, radius)."""
-    area = alpha.sum()
+    # Pale paint covers as much as strong paint: the region's own strongest pixels count as fully covered.
+    alpha = np.clip(alpha / np.quantile(alpha[alpha > MIN_ALPHA], 0.8), 0, 1)
     cy, cx = ndimage.center_of_mass(alpha)
+    distance = np.abs(np.log(_areas() / alpha.sum()))
+    middle = world.RESOLUTION / 2
     best = (world.SHAPES[0], -1.0, cx, cy, 0.0)
-    near = np.abs(np.log(_areas() / area)) < 0.35
-    for (shape, radius, drawing, dx, dy), use in zip(_templates(), near, strict=True):
-        if not use:
+    for (shape, radius, drawing, dx, dy), far in zip(_templates(), distance, strict=True):
+        if far > max(AREA_WINDOW, distance.min()):
             continue
         moved = ndimage.shift(drawing, (cy - dy, cx - dx), order=1)
         score = np.minimum(moved, alpha).sum() / np.maximum(moved, alpha).sum()
         if score > best[1]:
-            middle = world.RESOLUTION / 2
             best = (shape, float(score), cx + middle - dx, cy + middle - dy, radius)
     return best
 
 
+def _detection(inside: np.ndarray, alpha: np.ndarray, label: np.ndarray) -> Detection:
+    """Read one region as one object; its colour is that of most of it."""
+    # The soft rim of the region: faint pixels next to it, unless another object claims them.
+    rim = ndimage.binary_dilation(inside, np.ones((3, 3))) & (inside | (alpha <= MIN_ALPHA))
+    shape, fit, x, y, radius = _fit(np.where(rim, alpha, 0.0))
+    colour = _NAMES[int(np.bincount(label[inside], alpha[inside]).argmax())]
+    return Detection(colour, shape if fit >= MIN_FIT else None, fit, x + 0.5, y + 0.5, radius)
+
+
+def _regions(mask: np.ndarray, alpha: np.ndarray) -> list[np.ndarray]:
+    """Connected regions of a mask that are more than specks."""
+    regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    masks = (regions == region for region in range(1, count + 1))
+    return [inside for inside in masks if alpha[inside].sum() >= MIN_AREA]
+
+
 def detect(image: np.ndarray) -> list[Detection]:
-    """All objects in an RGB image, float in [0, 1], (H, W, 3), whatever the caption says."""
+    """All objects in an RGB image, float in [0, 1], (H, W, 3), whatever the caption says.
+
+    A coloured region is read once as one object and once as one object per colour (two objects that touch); the
+    reading whose drawings fit better, weighted by area, is kept.
+    """
     chroma = image - image.mean(axis=2, keepdims=True)
     strength = np.linalg.norm(chroma, axis=2)
     cosine = (chroma @ _CHROMA.T) / (strength[..., None] * _STRENGTH + 1e-6)
     label = cosine.argmax(axis=2)
     alpha = np.clip((chroma * (_CHROMA / _STRENGTH[:, None])[label]).sum(axis=2) / _STRENGTH[label], 0, 1)
     found = []
-    for index, colour in enumerate(_NAMES):
-        mask = (label == index) & (alpha > MIN_ALPHA)
-        regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
-        for region in range(1, count + 1):
-            inside = regions == region
-            if alpha[inside].sum() < MIN_AREA:
+    for region in _regions(alpha > MIN_ALPHA, alpha):
+        whole = _detection(region, alpha, label)
+        colours = [region & (label == index) for index in np.unique(label[region])]
+        parts = [part for colour in colours for part in _regions(colour, alpha)]
+        if len(parts) > 1:
+            areas = np.array([alpha[part].sum() for part in parts])
+            pieces = [_detection(part, np.where(region & ~part, 0, alpha), label) for part in parts]
+            if (areas * [piece.fit for piece in pieces]).sum() / alpha[region].sum() > whole.fit:
+                found += pieces
                 continue
-            # The soft rim of the region: faint pixels next to it, unless another object's region claims them.
-            rim = ndimage.binary_dilation(inside, np.ones((3, 3))) & (inside | (alpha <= MIN_ALPHA))
-            shape, fit, x, y, radius = _fit(np.where(rim, alpha, 0.0))
-            found.append(Detection(colour, shape if fit >= MIN_FIT else None, fit, x + 0.5, y + 0.5, radius))
+        found.append(whole)
     return found
 
 
