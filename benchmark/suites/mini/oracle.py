@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from . import world
 
-MIN_ALPHA = 0.45  # a pixel belongs to an object when the object covers this share of it
+MIN_ALPHA = 0.35  # a pixel belongs to an object when the object covers this share of it
 MIN_AREA = 9.0  # pixels; smaller regions are specks
 MIN_FIT = 0.55  # soft intersection over union with the best drawing, below which a region has no shape
 AREA_WINDOW = 0.35  # drawings are tried whose area differs from a region's by up to this log-ratio
@@ -75,20 +75,16 @@ _STRENGTH = np.linalg.norm(_CHROMA, axis=1)
 
 
 @functools.cache
-def _templates() -> list[tuple[str, float, np.ndarray, float, float]]:
-    """Drawings of every shape and radius centred in the image, with their centre of mass."""
+def _templates() -> tuple[list[tuple[str, float, float, float]], np.ndarray]:
+    """Every shape and radius with its centre of mass when drawn in the middle of the image, and their areas."""
     middle = world.RESOLUTION / 2
-    drawings = []
+    drawings, areas = [], []
     for shape, radius in itertools.product(world.SHAPES, RADII):
         alpha = world.coverage(shape, middle, middle, radius)
         cy, cx = ndimage.center_of_mass(alpha)
-        drawings.append((shape, float(radius), alpha, cx, cy))
-    return drawings
-
-
-@functools.cache
-def _areas() -> np.ndarray:
-    return np.array([alpha.sum() for _, _, alpha, _, _ in _templates()])
+        drawings.append((shape, float(radius), cx, cy))
+        areas.append(alpha.sum())
+    return drawings, np.array(areas)
 
 
 def _fit(alpha: np.ndarray) -> tuple[str, float, float, float, float]:
@@ -96,16 +92,18 @@ def _fit(alpha: np.ndarray) -> tuple[str, float, float, float, float]:
     # Pale paint covers as much as strong paint: the region's own strongest pixels count as fully covered.
     alpha = np.clip(alpha / np.quantile(alpha[alpha > MIN_ALPHA], 0.8), 0, 1)
     cy, cx = ndimage.center_of_mass(alpha)
-    distance = np.abs(np.log(_areas() / alpha.sum()))
+    drawings, areas = _templates()
+    distance = np.abs(np.log(areas / alpha.sum()))
     middle = world.RESOLUTION / 2
     best = (world.SHAPES[0], -1.0, cx, cy, 0.0)
-    for (shape, radius, drawing, dx, dy), far in zip(_templates(), distance, strict=True):
+    for (shape, radius, dx, dy), far in zip(drawings, distance, strict=True):
         if far > max(AREA_WINDOW, distance.min()):
             continue
-        moved = ndimage.shift(drawing, (cy - dy, cx - dx), order=1)
-        score = np.minimum(moved, alpha).sum() / np.maximum(moved, alpha).sum()
+        x, y = cx - dx + middle, cy - dy + middle
+        drawing = world.coverage(shape, x, y, radius)
+        score = np.minimum(drawing, alpha).sum() / np.maximum(drawing, alpha).sum()
         if score > best[1]:
-            best = (shape, float(score), cx + middle - dx, cy + middle - dy, radius)
+            best = (shape, float(score), x, y, radius)
     return best
 
 
@@ -115,7 +113,7 @@ def _detection(inside: np.ndarray, alpha: np.ndarray, label: np.ndarray) -> Dete
     rim = ndimage.binary_dilation(inside, np.ones((3, 3))) & (inside | (alpha <= MIN_ALPHA))
     shape, fit, x, y, radius = _fit(np.where(rim, alpha, 0.0))
     colour = _NAMES[int(np.bincount(label[inside], alpha[inside]).argmax())]
-    return Detection(colour, shape if fit >= MIN_FIT else None, fit, x + 0.5, y + 0.5, radius)
+    return Detection(colour, shape if fit >= MIN_FIT else None, fit, float(x), float(y), radius)
 
 
 def _regions(mask: np.ndarray, alpha: np.ndarray) -> list[np.ndarray]:
