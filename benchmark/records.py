@@ -64,10 +64,21 @@ class Summary(BaseModel):
     operations: int
 
 
+def _part(path: Path) -> Path:
+    """Where a file is written before it takes its place; two processes never share one."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed process left half-written."""
+    for part in folder.glob(".*.part"):
+        part.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = _part(path)
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
@@ -78,7 +89,7 @@ def write_json(path: Path, content) -> None:
 
 def save_state(path: Path, state: dict) -> None:
     """``torch.save`` whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
+    part = _part(path)
     torch.save(state, part)
     os.replace(part, path)
 

@@ -83,6 +83,12 @@ class Trainer:
             self.progress,
         )
 
+    def _shared(self, value: float) -> float:
+        """The mean over processes, so that all of them stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return value
+        return self.accelerator.reduce(torch.tensor(value, device=self.accelerator.device), "mean").item()
+
     def steps(self) -> Iterator[dict[str, float]]:
         """Train; yield a row of the log after every optimiser step. Raises Diverged."""
         policy = self.executor.policy
@@ -101,9 +107,9 @@ class Trainer:
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 policy.refresh()
-                rows.append((update.reward, norm))
+                rows.append((self._shared(update.reward), norm))
             self.step += 1
-            self.seconds += time.perf_counter() - start
+            self.seconds += self._shared(time.perf_counter() - start)
             reward, norm = np.mean(rows, axis=0).tolist()
             ledger = self.executor.ledger
             row = (self.step, reward, norm, self.progress, ledger.operations, ledger.images, self.seconds)

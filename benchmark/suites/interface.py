@@ -45,7 +45,7 @@ class Suite(abc.ABC):
 
     @abc.abstractmethod
     def fingerprint(self) -> str:
-        """A hash of the weights: runs with different ones are different runs."""
+        """A hash of weights, prompts and scoring: runs with different ones are different runs."""
 
     @abc.abstractmethod
     def scheduler_config(self) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,6 +51,8 @@ class Mini(Suite):
 
     def fingerprint(self) -> str:
         digests = sorted((file, digest) for file, (digest, _) in self._files().items())
+        for module in (oracle, reward_models, world):  # what prompts and scores come from
+            digests.append((module.__name__, hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()))
         return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
 
     def scheduler_config(self) -> dict:

@@ -1,0 +1,246 @@
+"""One cell in its folder: evaluate the base model, train, evaluate the tuned one, write the records."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import methods
+
+from . import records, suites
+from .config import RunConfig, read_prompts
+from .diffusion import Executor, Policy, sampler_plan
+from .evaluation import Evaluation, evaluate
+from .pictures import before_and_after
+from .trainer import LOG_COLUMNS, Diverged, Trainer
+
+ROOT = Path(__file__).parent
+
+
+def code_fingerprint(method: str) -> str:
+    """A hash of the code that a run's numbers come from: the method's file, and what every method shares."""
+    shared = ["trainer.py", "evaluation.py", "ledger.py", *(f"{part}/*.py" for part in ("diffusion", "rewards"))]
+    files = [path for pattern in shared for path in sorted(ROOT.glob(pattern))]
+    folder = Path(methods.__file__).parent
+    files += [folder / "interface.py", folder / f"{method}.py"]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+class Cell:
+    """One run of a configuration. Call it; set ``stop`` to end it after the current step.
+
+    With several processes all of them train, and the main one evaluates and writes.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        root: Path,
+        identity: dict,
+        console: Console,
+        track: str | None = None,
+        checkpoint_seconds: float = 20.0,
+    ):
+        self.config, self.folder, self.root, self.identity = config, folder, root, identity
+        self.console, self.checkpoint_seconds = console, checkpoint_seconds
+        self.suite = suites.find(config.suite).load(config.device)
+        self.method = config.build_method()
+        settings = config.settings
+        # The policy changes a UNet in place; the suite's own stays as it is for the shortcut's copy.
+        shortcut = self.suite.shortcut if self.method.needs_shortcut else None
+        self.policy = Policy(self.suite.pipeline.unet, shortcut, self.method.slots, settings.rank, config.seed)
+        self.executor = Executor(
+            self.policy,
+            self.suite.pipeline.vae,
+            self.suite.pipeline.scheduler,
+            self.suite.embed([""]),
+            settings.guidance_scale or self.suite.guidance_scale,
+            self.suite.steps,
+            settings.spacing,
+        )
+        prompts = (
+            read_prompts(Path(config.prompts))
+            if config.prompts
+            else self.suite.prompts("train", settings.train_prompts)
+        )
+        self.accelerator = Accelerator(
+            cpu=config.device == "cpu", log_with=track, project_dir=folder if track else None
+        )
+        if track:
+            self.accelerator.init_trackers("benchmark", config=_flat(config.model_dump(mode="json")))
+        reward = self.suite.reward(config.reward)
+        self.trainer = Trainer(config, self.suite, self.executor, self.method, reward, prompts, self.accelerator)
+        self.stop = False
+
+    # -- evaluation
+
+    def _evaluate(self, plan) -> Evaluation:
+        count = self.config.settings.test_prompts
+        prompts = {
+            self.config.settings.split: self.suite.prompts(self.config.settings.split, count),
+            "combinations": self.suite.prompts("combinations", max(count // 4, 1)),
+        }
+        rewards = self.suite.reward_names()
+        if self.config.reward not in rewards:
+            rewards = [*rewards, self.config.reward]
+        return evaluate(self.executor, plan, self.suite, rewards, prompts)
+
+    def before(self) -> Evaluation:
+        """The base model's evaluation: made once per suite and kept beside the runs."""
+        settings, suite = self.config.settings, self.suite
+        reward = self.config.reward
+        extra = None if reward in suite.reward_names() else [reward, suite.reward(reward).version]
+        key = [suite.fingerprint(), self.executor.guidance_scale, self.executor.timesteps, settings.test_prompts,
+               settings.split, extra, code_fingerprint("interface"), torch.__version__, torch.get_num_threads(),
+               self.config.device]  # fmt: skip
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
+        path = self.root / self.config.suite / "base" / f"{name}.pt"
+        if path.exists():
+            return Evaluation.from_state(torch.load(path, weights_only=True))
+        result = self._evaluate(sampler_plan(self.executor.timesteps, lambda t: ()))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        records.save_state(path, result.to_state())
+        return result
+
+    # -- training
+
+    def _checkpoint(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        records.save_state(self.folder / "checkpoint.pt", self.trainer.state_dict())
+        log = pd.DataFrame(self.trainer.log, columns=LOG_COLUMNS)
+        records.write_text(self.folder / "log.csv", log.to_csv(index=False))
+
+    def train(self) -> records.Status:
+        trainer = self.trainer
+        checkpoint = self.folder / "checkpoint.pt"
+        if checkpoint.exists():
+            trainer.load_state_dict(torch.load(checkpoint, weights_only=True))
+            self.console.print(f"resumed at step {trainer.step} ({min(trainer.progress, 1):.0%} of the budget)")
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("step {task.fields[step]}  reward {task.fields[reward]}"),
+            TimeElapsedColumn(), TimeRemainingColumn(),
+        )  # fmt: skip
+        saved, told, recent = trainer.seconds, trainer.progress, [row[1] for row in trainer.log[-20:]]
+        try:
+            with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
+                task = bar.add_task("training", total=1.0, step=trainer.step, reward="")
+                for row in trainer.steps():
+                    recent = [*recent[-19:], row["reward"]]
+                    bar.update(
+                        task, completed=min(row["progress"], 1), step=row["step"], reward=f"{np.mean(recent):.4f}"
+                    )
+                    if not self.console.is_terminal and row["progress"] - told >= 0.1:
+                        told = row["progress"]
+                        self.console.print(f"{min(told, 1):4.0%}  step {row['step']}  reward {np.mean(recent):.4f}")
+                    self.accelerator.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
+                    if trainer.seconds - saved >= self.checkpoint_seconds or self.stop:
+                        self._checkpoint()
+                        saved = trainer.seconds
+                    if self.stop:
+                        return "interrupted"
+        except Diverged as error:
+            self.console.print(f"diverged: {error}")
+            self._checkpoint()
+            return "diverged"
+        self._checkpoint()
+        return "done"
+
+    # -- the whole
+
+    def summary(self, status: records.Status, before: Evaluation, after: Evaluation | None) -> records.Summary:
+        held_out = self.config.settings.split
+
+        def pair(column: str, split: str = held_out) -> tuple[float, float | None]:
+            return before.mean(column, split), after and _finite(after.mean(column, split))
+
+        def error(column: str) -> float | None:
+            """Standard error of the paired difference over prompts."""
+            if after is None:
+                return None
+            rows = before.scores.split == held_out
+            return _finite(float((after.scores.loc[rows, column] - before.scores.loc[rows, column]).sem()))
+
+        reward, trainer = self.config.reward, self.trainer
+        oracle = "oracle" in before.scores
+        others = [c for c in before.scores.columns[2:] if c not in (reward, "oracle")]
+        return records.Summary(
+            status=status, suite=self.config.suite, method=self.config.method, reward=reward, seed=self.config.seed,
+            budget=self.config.budget, steps=trainer.step, seconds=trainer.seconds,
+            evaluation_seconds=after.seconds if after else 0.0,
+            reward_before=pair(reward)[0], reward_after=pair(reward)[1], reward_se=error(reward),
+            oracle_before=pair("oracle")[0] if oracle else None,
+            oracle_after=pair("oracle")[1] if oracle else None,
+            oracle_se=error("oracle") if oracle else None,
+            diversity_before=before.diversity, diversity_after=after and _finite(after.diversity),
+            drift=after and _finite(float((after.latents - before.latents).square().mean().sqrt())),
+            heldout={name: pair(name) for name in others},
+            combinations={name: pair(name, "combinations") for name in [reward, *(["oracle"] * oracle)]},
+            **dataclasses.asdict(self.executor.ledger),
+        )  # fmt: skip
+
+    def write(self, summary: records.Summary) -> None:
+        records.write_text(self.folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
+
+    def __call__(self) -> records.Summary | None:
+        """Run or resume the cell; its summary on the main process, None on others."""
+        main = self.accelerator.is_main_process
+        before = None
+        if main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            records.remove_parts(self.folder)
+            records.write_json(self.folder / "run.json", self.identity)
+            records.write_json(self.folder / "environment.json", records.environment(self.config.device))
+            self.console.print("evaluating the base model")
+            before = self.before()
+        self.accelerator.wait_for_everyone()
+        try:
+            status = self.train()
+            if not main:
+                return None
+            if status == "interrupted":
+                summary = self.summary(status, before, None)
+                self.write(summary)
+                return summary
+            self.policy.save_lora(self.folder / "lora")
+            self.console.print("evaluating the tuned model")
+            after = self._evaluate(self.method.sampler_plan(self.executor.timesteps))
+        except Exception:
+            if main:
+                self.write(self.summary("failed", before, None))
+                records.write_text(self.folder / "error.txt", traceback.format_exc())
+            raise
+        scores = pd.concat([before.scores.assign(when="before"), after.scores.assign(when="after")])
+        records.write_text(self.folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g"))
+        summary = self.summary(status, before, after)
+        before_and_after(self.folder / "before_after.png", self.executor, before, after, self.config)
+        self.write(summary)
+        (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+        self.accelerator.end_training()
+        return summary
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _flat(config: dict, prefix: str = "") -> dict:
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, str | int | float | bool) else str(value)
+    return flat
