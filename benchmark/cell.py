@@ -66,6 +66,7 @@ class Cell:
             self.suite.pipeline.scheduler,
             self.suite.embed([""]),
             settings.guidance_scale or self.suite.guidance_scale,
+            self.suite.shortcut_guidance_scale,
             self.suite.steps,
             settings.spacing,
         )

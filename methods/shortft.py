@@ -19,8 +19,8 @@ Implementation details
    last (published timesteps). Other grids take the same indices: `trailing` gives 999..779, 519, 279, 19.
 2. In segment 1 the gradient is truncated to the last `tail` steps. How far is not published ("the last steps"); ours 2.
 3. Which stage gets which share of the budget is not published; ours: `shares`, equal by default.
-4. Base calls use guidance 7.5, as in sampling; the shortcut was distilled with guidance and runs without (the few-step
-   models of the paper are used so; the guidance scale of training is not published).
+4. Base calls use guidance 7.5, as in sampling (the guidance scale of training is not published). Whether the few-step
+   model runs with guidance is the suite's: Hyper-SD's 4-step LoRA (the paper's) without, the embedded suite's with.
 5. LoRAs of finished stages still act where they are on, but get no gradient (published: stage i optimises i..k).
 6. `shortcut=naive` puts one guided DDIM jump of the base model in the shortcut's place (control, question Q1).
    `timestep_aware=false` trains one LoRA for all those timesteps; `progressive=false` keeps stage 1 throughout

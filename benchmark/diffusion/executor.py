@@ -20,6 +20,8 @@ class Executor:
 
     scheduler        gives the noise schedule and the 50 timesteps of the base chain (descending)
     negative_embeds  prompt embedding (1, L, D) of the unconditional half of guidance
+    guidance_scale   of the base model, as in sampling
+    shortcut_guidance_scale  of the few-step model; None calls it once, without guidance
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class Executor:
         scheduler: DDIMScheduler,
         negative_embeds: torch.Tensor,
         guidance_scale: float = 7.5,
+        shortcut_guidance_scale: float | None = None,
         steps: int = 50,
         spacing: str = "leading",
         ledger: Ledger | None = None,
@@ -39,6 +42,7 @@ class Executor:
         self.vae = vae.requires_grad_(False).eval()
         self.negative_embeds = negative_embeds
         self.guidance_scale = guidance_scale
+        self.shortcut_guidance_scale = shortcut_guidance_scale
         self.ledger = ledger or Ledger()
         sampler = DDIMScheduler.from_config(scheduler.config, timestep_spacing=spacing)
         sampler.set_timesteps(steps)
@@ -85,25 +89,25 @@ class Executor:
         return moved
 
     def _guided(self, hop: Hop, latents: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
-        """Noise prediction of the hop's model; the base model's with classifier-free guidance, both halves at once."""
+        """Noise prediction of the hop's model, with classifier-free guidance where it has a scale, in one call."""
         if not hop.input_grad:
             latents = latents.detach()
         batch = len(latents)
-        guided = hop.model == "base"
+        scale = self.guidance_scale if hop.model == "base" else self.shortcut_guidance_scale
 
         def call(x: torch.Tensor) -> torch.Tensor:
-            if not guided:
+            if scale is None:
                 return self.policy.noise_pred(hop.model, x, hop.t, prompt_embeds, hop.slots)
             embeds = torch.cat([self.negative_embeds.expand_as(prompt_embeds), prompt_embeds])
             both = self.policy.noise_pred(hop.model, torch.cat([x, x]), hop.t, embeds, hop.slots)
             unconditional, conditional = both.chunk(2)
-            return unconditional + self.guidance_scale * (conditional - unconditional)
+            return unconditional + scale * (conditional - unconditional)
 
         self.policy.merged(hop.slots)  # outside of what is recomputed, which has to find the same graph again
         with torch.set_grad_enabled(hop.eps_grad):
             recompute = hop.checkpoint and hop.eps_grad
             noise_pred = checkpoint(call, latents, use_reentrant=False) if recompute else call(latents)
-        self._enter_denoiser(hop, batch * (1 + guided), latents, prompt_embeds, noise_pred.requires_grad)
+        self._enter_denoiser(hop, batch * (1 if scale is None else 2), latents, prompt_embeds, noise_pred.requires_grad)
         return noise_pred
 
     def _enter_denoiser(self, hop, images, latents, prompt_embeds, backward) -> None:

@@ -13,7 +13,7 @@ CLEAN = -1  # alpha-bar 1: a one-step prediction of the clean latents
 class Hop:
     """One call of a denoiser and the DDIM move it allows, from timestep ``t`` to ``s``.
 
-    model       "base" runs with classifier-free guidance, "shortcut" without
+    model       "base", or "shortcut", the few-step model; the executor knows the guidance of each
     slots       the LoRA slots (numbered from 1) whose updates are added to the base model's weights
     eps_grad    the noise prediction keeps its gradient
     input_grad  the denoiser sees the latents attached; the latents' own linear path is never cut

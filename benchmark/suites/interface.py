@@ -23,6 +23,7 @@ class Suite(abc.ABC):
     """A base model, its shortcut, rewards, prompts and oracle. Cheap to make; ``load`` reads the weights.
 
     guidance_scale   classifier-free guidance of the base chain
+    shortcut_guidance_scale  that of the few-step model; None if it runs without
     steps            length of the base chain
     learned_rewards  the suite's reward models: name -> what it is, in one line
     combinations     names for sums of rewards: name -> expression
@@ -32,6 +33,7 @@ class Suite(abc.ABC):
     name: str
     title: str
     guidance_scale: float = 7.5
+    shortcut_guidance_scale: float | None = None
     steps: int = 50
     learned_rewards: dict[str, str] = {}
     combinations: dict[str, str] = {}

@@ -3,9 +3,13 @@
     python -m benchmark.suites.mini.shortcut
 
 Trajectory-segmented consistency (Ren et al., Hyper-SD, NeurIPS 2024), with no reward stage: the chain is cut into four
-segments, and from every timestep of a segment the student jumps to the segment's end in one call without guidance. The
-target is the exact end that the guided 50-step base chain reaches from there (stored trajectories), not the student's
-own estimate, so no consistency bootstrapping is needed. Starts from which the benchmark jumps are drawn more often.
+segments, and from every timestep of a segment the student jumps to the segment's end in one call. The target is the
+exact end that the guided 50-step base chain reaches from there (stored trajectories), not the student's own estimate,
+so no consistency bootstrapping is needed. Starts from which the benchmark jumps are drawn more often.
+
+The student keeps classifier-free guidance, as Hyper-SD's CFG-LoRA does. A student without it has to make the guided
+prediction, 7.5 times a difference of two predictions, in one call: with 2 M parameters its errors stayed at 0.64, 1.10
+and 0.74 of the naive jump's (4000 steps, rank 32), where this suite asks for 0.5.
 """
 
 from __future__ import annotations
@@ -50,7 +54,7 @@ def embed(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor
 def build_executor(pipeline: StableDiffusionPipeline, shortcut: UNet2DConditionModel | None, guidance: float):
     """The base model and, beside it, a shortcut; no LoRA slots."""
     policy = Policy(pipeline.unet, shortcut, slots=0)
-    return Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]), guidance)
+    return Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]), guidance, guidance)
 
 
 @torch.no_grad()
@@ -120,11 +124,11 @@ def report(executor: Executor, prompts: list[str], embeds: torch.Tensor, seed: i
 
 
 def main(
-    iterations: int = typer.Option(4000, help="Optimiser steps."),
+    iterations: int = typer.Option(2500, help="Optimiser steps."),
     prompts: int = typer.Option(4096, help="Training prompts, one trajectory each."),
     batch: int = typer.Option(64),
     rank: int = typer.Option(32),
-    rate: float = typer.Option(1.5e-3, help="Peak learning rate; warm-up, then cosine to zero."),
+    rate: float = typer.Option(1.2e-3, help="Peak learning rate; warm-up, then cosine to zero."),
     guidance: float = typer.Option(7.5, help="Guidance scale of the chain that is distilled."),
     device: str = typer.Option("cpu"),
     seed: int = typer.Option(0),
@@ -153,12 +157,12 @@ def main(
         [executor.move_coefficients(Hop(t, end, "shortcut"))[:2] for t, end in zip(times[:-1], ends, strict=True)]
     )
     starts = sorted({t for t, _ in (*JUMPS, *SAMPLER)} | {481, 241})
-    odds = torch.tensor([8.0 if t in starts else 1.0 for t in executor.timesteps])
+    odds = torch.tensor([60.0 if t in starts else 1.0 for t in executor.timesteps])
 
     optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=iterations, pct_start=0.05)
     average = [p.detach().clone() for p in parameters]
-    losses = []
+    losses, negative = [], executor.negative_embeds
     timesteps = torch.tensor(executor.timesteps)
     for step in track(range(iterations), description="shortcut"):
         row = torch.randint(prompts, (batch,), generator=generator)
@@ -166,7 +170,10 @@ def main(
         x, target = states[row, i], states[row, end_index[i]]
         a, b = (c.view(-1, 1, 1, 1) for c in coefficients[i].unbind(1))
         wanted = ((target - a * x) / b).to(device)  # the one noise prediction that lands on the target
-        noise_pred = student(x.to(device), timesteps[i].to(device), embeds[row.to(device)], return_dict=False)[0]
+        both = torch.cat([negative.expand(batch, -1, -1), embeds[row.to(device)]])
+        x2, t2 = x.to(device).repeat(2, 1, 1, 1), timesteps[i].to(device).repeat(2)
+        unconditional, conditional = student(x2, t2, both, return_dict=False)[0].chunk(2)
+        noise_pred = unconditional + guidance * (conditional - unconditional)
         loss = F.huber_loss(noise_pred, wanted, delta=1.0)
         optimiser.zero_grad()
         loss.backward()

@@ -1,0 +1,43 @@
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def sweep(*arguments):
+    line = [sys.executable, "-m", "benchmark.sweep", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_cells_are_the_product(tmp_path):
+    result = sweep(
+        "--method", "draft_k", "--method", "shortft", "--seed", "0", "--seed", "1",
+        "--grid", "learning_rate=1e-4,1e-3", "--out", str(tmp_path), "--dry-run",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.replace("\n", " ").split("-m benchmark.run")[1:]
+    assert len(lines) == 2 * 2 * 2
+    assert sum("learning_rate=1e-4" in line for line in lines) == 4
+
+
+def test_bad_input_is_one_line():
+    result = sweep("--method", "draft", "--grid", "k=0")
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_what_is_done_is_kept(tmp_path):
+    arguments = (
+        "--method", "draft_k", "--reward", "symmetry", "--budget", "1step", "--set", "test_prompts=8",
+        "--set", "batch=2", "--seed", "0", "--seed", "1", "--jobs", "2", "--out", str(tmp_path),
+    )  # fmt: skip
+    first = sweep(*arguments)
+    assert first.returncode == 0, first.stderr + first.stdout
+    assert "draft_k" in first.stdout
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
+    assert len(stamps) == 2
+    again = sweep(*arguments)
+    assert again.returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")} == stamps
