@@ -10,10 +10,10 @@ The annotator compares two images under one caption by
 
     utility = share of the caption's facts that the image was drawn with - severity of its corruption
 
-and prefers the larger, but for 3% of slips. Four kinds of pairs:
+and prefers the larger, but for 2% of slips. Four kinds of pairs:
 
     edit        two renders, of the caption and of a caption with one or two facts changed
-    corruption  two renders of the caption, one more corrupted (blur, noise, lost contrast, erased patch)
+    corruption  two renders of the caption, one noticeably more corrupted (blur, noise, lost contrast, erased patch)
     sample      a render of the caption is preferred to a sample of the base model
     mismatch    a sample of the base model is preferred to its sample for another caption
 
@@ -37,7 +37,9 @@ from .reward_models import NAMES, DualEncoder, build, save, tokenize
 
 KINDS = ("edit", "corruption", "sample", "mismatch")
 ODDS = (0.45, 0.2, 0.2, 0.15)
-SLIPS = 0.03
+SLIPS = 0.02
+NOTICEABLE = 0.3  # difference in severity
+ITERATIONS = {"hps": 4000, "pickscore": 2000, "imagereward": 2000}
 SEEDS = {"hps": 11, "pickscore": 22, "imagereward": 33}
 
 
@@ -91,7 +93,8 @@ def preferences(
                         other = world.edit(other, rng)
                 pairs[n] = byte(image), byte(world.render(world.place(other, rng)))
             else:
-                better, worse = sorted(rng.choice(11, 2, replace=False) / 10)
+                better = rng.uniform(0, 1 - NOTICEABLE)
+                worse = rng.uniform(better + NOTICEABLE, 1)
                 pairs[n] = byte(corrupt(image, better, rng)), byte(corrupt(image, worse, rng))
             renders += [(n, 0), (n, 1)]
             continue
@@ -118,16 +121,17 @@ def to_unit(images: np.ndarray) -> torch.Tensor:
 
 
 def caption_loss(network, images, tokens, padding, wrong, wrong_padding) -> torch.Tensor:
-    """Which caption belongs to which image; ``wrong`` captions differ in one fact."""
+    """Which caption belongs to which image; the two ``wrong`` captions of each, (B, 2, L), differ in one fact."""
     if isinstance(network, DualEncoder):
         own = torch.arange(len(images), device=images.device)
-        logits = network.logits(images, torch.cat([tokens, wrong]), torch.cat([padding, wrong_padding]))
-        against_edit = F.softplus(logits[own, own + len(own)] - logits[own, own]).mean()
+        texts = torch.cat([tokens, *wrong.unbind(1)]), torch.cat([padding, *wrong_padding.unbind(1)])
+        logits = network.logits(images, *texts)
+        against_edits = sum(F.softplus(logits[own, own + k * len(own)] - logits[own, own]).mean() for k in (1, 2))
         to_image = F.cross_entropy(logits[:, : len(own)].T, own)
-        return F.cross_entropy(logits, own) + to_image + 2 * against_edit
+        return F.cross_entropy(logits, own) + to_image + against_edits
     features = network.embed_images(images)
     right = network.read(features, tokens, padding)
-    edited = network.read(features, wrong, wrong_padding)
+    edited = network.read(features, wrong[:, 0], wrong_padding[:, 0])
     other = network.read(features, tokens.roll(1, 0), padding.roll(1, 0))
     return F.softplus(-right).mean() + (F.softplus(edited).mean() + F.softplus(other).mean()) / 2
 
@@ -158,7 +162,7 @@ def agreement(network, tokenizer, judged: dict) -> dict[str, float]:
 
 
 def train(name, tokenizer, renders, judged, iterations, batch, rate, device) -> torch.nn.Module:
-    """Two phases in one schedule: captions alone for the first 55%, then captions and preferences."""
+    """Two phases in one schedule: captions alone for the first 40%, then captions and preferences."""
     seed = SEEDS[name]
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -166,7 +170,8 @@ def train(name, tokenizer, renders, judged, iterations, batch, rate, device) -> 
     images, captions = renders
     tokens, padding = tokenize(tokenizer, captions)
     specs = [world.parse(caption) for caption in captions]
-    wrong, wrong_padding = tokenize(tokenizer, [world.edit(spec, rng).caption() for spec in specs])
+    edits = [tokenize(tokenizer, [world.edit(spec, rng).caption() for spec in specs]) for _ in range(2)]
+    wrong, wrong_padding = (torch.stack(parts, 1) for parts in zip(*edits, strict=True))  # (N, 2, L)
     pair_tokens, pair_padding = tokenize(tokenizer, judged["captions"])
     pairs = judged["pairs"]
 
@@ -183,8 +188,8 @@ def train(name, tokenizer, renders, judged, iterations, batch, rate, device) -> 
         i = torch.randint(len(images), (batch,), generator=generator)
         text = (part[i].to(device) for part in (tokens, padding, wrong, wrong_padding))
         loss = caption_loss(network, blurred(to_unit(images[i.numpy()])), *text)
-        if step >= 0.55 * iterations:
-            i = torch.randint(len(pairs), (batch // 2,), generator=generator)
+        if step >= 0.4 * iterations:
+            i = torch.randint(len(pairs), (3 * batch // 4,), generator=generator)
             pair = to_unit(pairs[i.numpy()].reshape(-1, 32, 32, 3))
             pair = blurred(pair).view(-1, 2, *pair.shape[1:])
             text = (part[i].to(device) for part in (pair_tokens, pair_padding))
@@ -202,10 +207,10 @@ def train(name, tokenizer, renders, judged, iterations, batch, rate, device) -> 
 
 def main(
     only: str = typer.Option("", help="One of hps, pickscore, imagereward; all by default."),
-    iterations: int = typer.Option(2000, help="Optimiser steps of each."),
+    iterations: int = typer.Option(0, help="Optimiser steps of each; 0: 4000 for hps, 2000 for the others."),
     images: int = typer.Option(40000, help="Training renders."),
     pairs: int = typer.Option(24000, help="Training pairs."),
-    batch: int = typer.Option(96),
+    batch: int = typer.Option(64),
     rate: float = typer.Option(1.5e-3, help="Peak learning rate; warm-up, then cosine to zero."),
     prompts: int = typer.Option(4096, help="Base samples, as many as the stage `shortcut` stored trajectories."),
     guidance: float = typer.Option(7.5, help="Guidance scale of the base samples."),
@@ -225,7 +230,7 @@ def main(
 
     sampled = {"train": world.captions("train", prompts), "test": world.captions("test", 512)}
     samples = {
-        split: decoded(shortcut.training_trajectories(executor, shortcut.embed(pipeline, captions), seed=0)[:, -1])
+        split: decoded(shortcut.training_trajectories(executor, shortcut.embed(pipeline, captions), seed=0)[0][:, -1])
         for split, captions in sampled.items()
     }
     pixels, captions = world.arrays("train", images)
@@ -238,7 +243,8 @@ def main(
         clock = card.Stopwatch()
         judged = {s: preferences(s, n, samples[s], sampled[s], autoencoder, SEEDS[name])
                   for s, n in (("train", pairs), ("test", 2000))}  # fmt: skip
-        network = train(name, pipeline.tokenizer, (pixels, captions), judged["train"], iterations, batch, rate, device)
+        steps = iterations or ITERATIONS[name]
+        network = train(name, pipeline.tokenizer, (pixels, captions), judged["train"], steps, batch, rate, device)
         if name == "imagereward":
             right = judged["train"]
             with torch.no_grad():
@@ -254,7 +260,7 @@ def main(
         card.write(
             f"reward-{name}", [card.REWARDS / f"{name}.safetensors"], round(shared + clock(), 1), device,
             sum(p.numel() for p in network.parameters()), metrics,
-            iterations=iterations, images=images, pairs=pairs, batch=batch, rate=rate, seed=SEEDS[name],
+            iterations=steps, images=images, pairs=pairs, batch=batch, rate=rate, seed=SEEDS[name],
         )  # fmt: skip
         print(name, json.dumps(metrics, indent=2), f"{clock():.0f} s", flush=True)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -71,17 +72,19 @@ def trajectories(executor: Executor, embeds: torch.Tensor, generator: torch.Gene
 
 def training_trajectories(
     executor: Executor, embeds: torch.Tensor, seed: int, folder: Path = Path("build/mini")
-) -> torch.Tensor:
-    """Trajectories of the training prompts, kept in ``build/`` as long as the base model's weights are the same."""
+) -> tuple[torch.Tensor, float]:
+    """Trajectories of the training prompts and the seconds they took, kept in ``build/`` while the base is the same."""
     weights = (card.PIPELINE / "unet/diffusion_pytorch_model.safetensors").read_bytes()
     key = hashlib.sha256(weights + f"{len(embeds)} {seed} {executor.guidance_scale}".encode()).hexdigest()
     path = folder / f"trajectories-{key[:12]}.safetensors"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        clock = card.Stopwatch()
         states = trajectories(executor, embeds, torch.Generator().manual_seed(seed))
-        save_file({"states": states}, path.with_suffix(".part"))
+        save_file({"states": states, "seconds": torch.tensor(clock())}, path.with_suffix(".part"))
         path.with_suffix(".part").rename(path)
-    return load_file(path)["states"]
+    content = load_file(path)
+    return content["states"], float(content["seconds"])
 
 
 def relative_error(jumped: torch.Tensor, chain: torch.Tensor) -> float:
@@ -146,8 +149,9 @@ def main(
     parameters = [p.requires_grad_() for name, p in student.named_parameters() if "lora_" in name]
 
     embeds = embed(pipeline, world.captions("train", prompts))
-    states = training_trajectories(executor, embeds, seed)
-    print(f"{prompts} trajectories in {clock():.0f} s", flush=True)
+    states, seconds = training_trajectories(executor, embeds, seed)
+    clock.start = time.perf_counter() - seconds
+    print(f"{prompts} trajectories in {seconds:.0f} s", flush=True)
 
     times = [*executor.timesteps, END]
     ends = [next(end for end in SEGMENT_ENDS if end < t) for t in executor.timesteps]
