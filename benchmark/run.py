@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from .config import InputError, RunConfig, read_prompts, resolve
 from .diffusion import describe
 from .suites import Suite, SuiteError
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -151,6 +153,7 @@ def print_summary(summary: records.Summary, folder: Path) -> None:
     console.print(f"folder  {folder}")
 
 
+@app.command()
 def main(
     method: Annotated[str, typer.Option(help="Which method; --list names them.")] = "shortft",
     reward: Annotated[str, typer.Option(help="A reward, or a sum such as '10*pickscore + 2*hps'.")] = "hps",
@@ -207,6 +210,8 @@ def launch(
         read_prompts(Path(config.prompts))
     if track not in (None, "tensorboard", "wandb", "dvclive"):
         raise InputError(f"unknown tracker {track!r}; expected tensorboard, wandb or dvclive")
+    if track and find_spec(track) is None:
+        raise InputError(f"--track {track}: the package {track} is not installed; pip install {track}")
     chosen = suites.find(config.suite)
     chosen.check()
     folder = config.folder(out)
@@ -261,4 +266,4 @@ def launch(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -27,6 +27,7 @@ import methods
 from .config import InputError, RunConfig, resolve
 from .records import Summary
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)
 
 
@@ -76,6 +77,7 @@ def print_table(rows: list[tuple[str, RunConfig, Summary | None]]) -> None:
         console.print(f"[bold red]{missing} of {len(rows)} cells have no result")
 
 
+@app.command()
 def main(
     method: Annotated[list[str] | None, typer.Option(help="Repeat for several; all by default.")] = None,
     reward: Annotated[list[str] | None, typer.Option(help="Repeat for several; hps by default.")] = None,
@@ -129,4 +131,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

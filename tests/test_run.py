@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from benchmark.records import Summary
+from benchmark.run import app
 from benchmark.suites.mini import card
 
 pytestmark = pytest.mark.slow
@@ -135,18 +137,19 @@ def test_the_lora_of_a_run_loads_in_plain_diffusers(tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(arguments, words, tmp_path):
-    result = run(*arguments, out=tmp_path / "out")
-    assert result.returncode == 2
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unwritable_results_folder(tmp_path):
+def test_bad_input_in_a_process_of_its_own(tmp_path):
     (tmp_path / "file").write_text("")
     result = run(out=tmp_path / "file" / "runs")
     assert result.returncode == 2
     assert "cannot be written" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_list_and_dry_run(tmp_path):
