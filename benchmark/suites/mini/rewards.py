@@ -230,7 +230,7 @@ def main(
 
     sampled = {"train": world.captions("train", prompts), "test": world.captions("test", 512)}
     samples = {
-        split: decoded(shortcut.training_trajectories(executor, shortcut.embed(pipeline, captions), seed=0)[0][:, -1])
+        split: decoded(shortcut.stored_trajectories(executor, shortcut.embed(pipeline, captions), seed=0)[0][:, -1])
         for split, captions in sampled.items()
     }
     pixels, captions = world.arrays("train", images)

@@ -5,7 +5,8 @@
 Trajectory-segmented consistency (Ren et al., Hyper-SD, NeurIPS 2024), with no reward stage: the chain is cut into four
 segments, and from every timestep of a segment the student jumps to the segment's end in one call. The target is the
 exact end that the guided 50-step base chain reaches from there (stored trajectories), not the student's own estimate,
-so no consistency bootstrapping is needed. Starts from which the benchmark jumps are drawn more often.
+so no consistency bootstrapping is needed. Starts from which the benchmark jumps are drawn more often, and a quarter of
+the starts is where the student's own jumps lead, the target still being the chain's.
 
 The student keeps classifier-free guidance, as Hyper-SD's CFG-LoRA does. A student without it has to make the guided
 prediction, 7.5 times a difference of two predictions, in one call: with 2 M parameters its errors stayed at 0.64, 1.10
@@ -43,6 +44,9 @@ JUMPS = ((741, 501), (481, 261), (241, 1))  # what ShortFT asks of the few-step 
 SAMPLER = ((981, 741), (741, 501), (501, 261), (261, END))  # images in four calls
 
 
+OWN_SHARE, ROLLOUTS, REFRESH = 0.25, 512, 250  # of the starts; trajectories; optimiser steps between two of them
+
+
 def embed(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor:
     """Prompt embeddings (B, L, D)."""
     tokens = pipeline.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
@@ -70,13 +74,19 @@ def trajectories(executor: Executor, embeds: torch.Tensor, generator: torch.Gene
     return torch.cat(parts)
 
 
-def training_trajectories(
+def stored_trajectories(
     executor: Executor, embeds: torch.Tensor, seed: int, folder: Path = Path("build/mini")
 ) -> tuple[torch.Tensor, float]:
-    """Trajectories of the training prompts and the seconds they took, kept in ``build/`` while the base is the same."""
+    """Trajectories and the seconds they took, kept in ``build/`` while the base model is the same.
+
+    A stored set serves every shorter one: trajectory ``n`` depends on its prompt, the seed and ``n`` alone.
+    """
     weights = (card.PIPELINE / "unet/diffusion_pytorch_model.safetensors").read_bytes()
-    key = hashlib.sha256(weights + f"{len(embeds)} {seed} {executor.guidance_scale}".encode()).hexdigest()
-    path = folder / f"trajectories-{key[:12]}.safetensors"
+    settings = f"{seed} {executor.guidance_scale}".encode() + embeds[0].cpu().numpy().tobytes()
+    key = hashlib.sha256(weights + settings).hexdigest()[:12]
+    counts = sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob(f"trajectories-{key}-*.safetensors"))
+    count = next((c for c in counts if c >= len(embeds)), len(embeds))
+    path = folder / f"trajectories-{key}-{count}.safetensors"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         clock = card.Stopwatch()
@@ -84,7 +94,18 @@ def training_trajectories(
         save_file({"states": states, "seconds": torch.tensor(clock())}, path.with_suffix(".part"))
         path.with_suffix(".part").rename(path)
     content = load_file(path)
-    return content["states"], float(content["seconds"])
+    return content["states"][: len(embeds)], float(content["seconds"]) * len(embeds) / count
+
+
+@torch.no_grad()
+def rollouts(executor: Executor, noise: torch.Tensor, embeds: torch.Tensor) -> dict[int, torch.Tensor]:
+    """Where the student's own jumps lead, by index on the base grid: the starts of its 2nd, 3rd and 4th call."""
+    x, states = noise.to(embeds.device), {}
+    for t, s in SAMPLER[:-1]:
+        parts = zip(x.split(128), embeds.split(128), strict=True)
+        x = torch.cat([executor.run((Hop(t, s, "shortcut"),), *part) for part in parts])
+        states[executor.timesteps.index(s)] = x.cpu()
+    return states
 
 
 def relative_error(jumped: torch.Tensor, chain: torch.Tensor) -> float:
@@ -128,7 +149,7 @@ def report(executor: Executor, prompts: list[str], embeds: torch.Tensor, seed: i
 
 def main(
     iterations: int = typer.Option(2500, help="Optimiser steps."),
-    prompts: int = typer.Option(4096, help="Training prompts, one trajectory each."),
+    prompts: int = typer.Option(12288, help="Training prompts, one trajectory each."),
     batch: int = typer.Option(64),
     rank: int = typer.Option(32),
     rate: float = typer.Option(1.2e-3, help="Peak learning rate; warm-up, then cosine to zero."),
@@ -149,7 +170,7 @@ def main(
     parameters = [p.requires_grad_() for name, p in student.named_parameters() if "lora_" in name]
 
     embeds = embed(pipeline, world.captions("train", prompts))
-    states, seconds = training_trajectories(executor, embeds, seed)
+    states, seconds = stored_trajectories(executor, embeds, seed)
     clock.start = time.perf_counter() - seconds
     print(f"{prompts} trajectories in {seconds:.0f} s", flush=True)
 
@@ -167,11 +188,23 @@ def main(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=iterations, pct_start=0.05)
     average = [p.detach().clone() for p in parameters]
     losses, negative = [], executor.negative_embeds
+    own = {}  # grid index -> where the student's own jumps lead from the noise of some trajectories
+    rolled = torch.arange(0)
     timesteps = torch.tensor(executor.timesteps)
     for step in track(range(iterations), description="shortcut"):
+        if step % REFRESH == 0:
+            rolled = torch.randperm(prompts, generator=generator)[:ROLLOUTS]
+            own = rollouts(executor, states[rolled, 0], embeds[rolled.to(device)])
         row = torch.randint(prompts, (batch,), generator=generator)
         i = torch.multinomial(odds, batch, replacement=True, generator=generator)
         x, target = states[row, i], states[row, end_index[i]]
+        # A share of the starts is where the student itself would be: it learns to come back to the chain's images.
+        for place in range(round(batch * OWN_SHARE)):
+            index = int(torch.randint(len(own), (1,), generator=generator))
+            n = int(torch.randint(len(rolled), (1,), generator=generator))
+            i[place] = list(own)[index]
+            row[place] = rolled[n]
+            x[place], target[place] = own[int(i[place])][n], states[rolled[n], end_index[i[place]]]
         a, b = (c.view(-1, 1, 1, 1) for c in coefficients[i].unbind(1))
         wanted = ((target - a * x) / b).to(device)  # the one noise prediction that lands on the target
         both = torch.cat([negative.expand(batch, -1, -1), embeds[row.to(device)]])
