@@ -39,7 +39,7 @@ KINDS = ("edit", "corruption", "sample", "mismatch")
 ODDS = (0.45, 0.2, 0.2, 0.15)
 SLIPS = 0.02
 NOTICEABLE = 0.3  # difference in severity
-ITERATIONS = {"hps": 4000, "pickscore": 2000, "imagereward": 2000}
+ITERATIONS = {"hps": 4000, "pickscore": 1500, "imagereward": 1500}
 SEEDS = {"hps": 11, "pickscore": 22, "imagereward": 33}
 
 
@@ -207,7 +207,7 @@ def train(name, tokenizer, renders, judged, iterations, batch, rate, device) -> 
 
 def main(
     only: str = typer.Option("", help="One of hps, pickscore, imagereward; all by default."),
-    iterations: int = typer.Option(0, help="Optimiser steps of each; 0: 4000 for hps, 2000 for the others."),
+    iterations: int = typer.Option(0, help="Optimiser steps of each; 0: 4000 for hps, 1500 for the others."),
     images: int = typer.Option(40000, help="Training renders."),
     pairs: int = typer.Option(24000, help="Training pairs."),
     batch: int = typer.Option(64),

@@ -44,7 +44,8 @@ JUMPS = ((741, 501), (481, 261), (241, 1))  # what ShortFT asks of the few-step 
 SAMPLER = ((981, 741), (741, 501), (501, 261), (261, END))  # images in four calls
 
 
-OWN_SHARE, ROLLOUTS, REFRESH = 0.25, 512, 250  # of the starts; trajectories; optimiser steps between two of them
+OWN_SHARE, OWN_WEIGHT = 0.25, 0.2  # starts on the student's own path: share of the batch, weight of their loss
+ROLLOUTS, REFRESH = 512, 250  # how many such paths, and after how many optimiser steps they are made anew
 
 
 def embed(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor:
@@ -148,7 +149,7 @@ def report(executor: Executor, prompts: list[str], embeds: torch.Tensor, seed: i
 
 
 def main(
-    iterations: int = typer.Option(2500, help="Optimiser steps."),
+    iterations: int = typer.Option(3000, help="Optimiser steps."),
     prompts: int = typer.Option(12288, help="Training prompts, one trajectory each."),
     batch: int = typer.Option(64),
     rank: int = typer.Option(32),
@@ -188,6 +189,8 @@ def main(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=iterations, pct_start=0.05)
     average = [p.detach().clone() for p in parameters]
     losses, negative = [], executor.negative_embeds
+    weight = torch.ones(batch, device=device)
+    weight[: round(batch * OWN_SHARE)] = OWN_WEIGHT
     own = {}  # grid index -> where the student's own jumps lead from the noise of some trajectories
     rolled = torch.arange(0)
     timesteps = torch.tensor(executor.timesteps)
@@ -211,7 +214,7 @@ def main(
         x2, t2 = x.to(device).repeat(2, 1, 1, 1), timesteps[i].to(device).repeat(2)
         unconditional, conditional = student(x2, t2, both, return_dict=False)[0].chunk(2)
         noise_pred = unconditional + guidance * (conditional - unconditional)
-        loss = F.huber_loss(noise_pred, wanted, delta=1.0)
+        loss = (F.huber_loss(noise_pred, wanted, reduction="none").mean(dim=(1, 2, 3)) * weight).mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
