@@ -29,11 +29,23 @@ ROOT = Path(__file__).parent
 
 def code_fingerprint(method: str) -> str:
     """A hash of the code that a run's numbers come from: the method's file, and what every method shares."""
-    shared = ["trainer.py", "evaluation.py", "ledger.py", *(f"{part}/*.py" for part in ("diffusion", "rewards"))]
+    shared = ["cell.py", "config.py", "trainer.py", "evaluation.py", "ledger.py", "diffusion/*.py", "rewards/*.py"]
+    shared += ["suites/interface.py"]
     files = [path for pattern in shared for path in sorted(ROOT.glob(pattern))]
     folder = Path(methods.__file__).parent
     files += [folder / "interface.py", folder / f"{method}.py"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+def identity(config: RunConfig) -> dict:
+    """What a folder's records belong to: configuration, code, weights, and the training prompts where given."""
+    prompts = Path(config.prompts).read_bytes() if config.prompts else b""
+    return {
+        "config": config.model_dump(mode="json"),
+        "code": code_fingerprint(config.method),
+        "weights": suites.find(config.suite).fingerprint(),
+        "prompts": hashlib.sha256(prompts).hexdigest()[:16],
+    }
 
 
 class Cell:
@@ -47,14 +59,18 @@ class Cell:
         config: RunConfig,
         folder: Path,
         root: Path,
-        identity: dict,
         console: Console,
         track: str | None = None,
         checkpoint_seconds: float = 20.0,
     ):
-        self.config, self.folder, self.root, self.identity = config, folder, root, identity
+        self.config, self.folder, self.root = config, folder, root
         self.console, self.checkpoint_seconds = console, checkpoint_seconds
-        self.suite = suites.find(config.suite).load(config.device)
+        # First of all: with several processes it decides which device is this one's.
+        self.accelerator = Accelerator(
+            cpu=config.device == "cpu", log_with=track, project_dir=folder if track else None
+        )
+        several = self.accelerator.num_processes > 1
+        self.suite = suites.find(config.suite).load(str(self.accelerator.device) if several else config.device)
         self.method = config.build_method()
         settings = config.settings
         # The policy changes a UNet in place; the suite's own stays as it is for the shortcut's copy.
@@ -75,9 +91,7 @@ class Cell:
             if config.prompts
             else self.suite.prompts("train", settings.train_prompts)
         )
-        self.accelerator = Accelerator(
-            cpu=config.device == "cpu", log_with=track, project_dir=folder if track else None
-        )
+        self.suite.embed(prompts)  # all at once: a resumed run then finds the same numbers as one in one piece
         if track:
             self.accelerator.init_trackers("benchmark", config=_flat(config.model_dump(mode="json")))
         reward = self.suite.reward(config.reward)
@@ -176,7 +190,8 @@ class Cell:
 
         reward, trainer = self.config.reward, self.trainer
         oracle = "oracle" in before.scores
-        others = [c for c in before.scores.columns[2:] if c not in (reward, "oracle")]
+        trained = {reward, "oracle", *self.suite.reward_weights(reward)}
+        others = [c for c in before.scores.columns[2:] if c not in trained]
         return records.Summary(
             status=status, suite=self.config.suite, method=self.config.method, reward=reward, seed=self.config.seed,
             budget=self.config.budget, steps=trainer.step, seconds=trainer.seconds,
@@ -197,40 +212,47 @@ class Cell:
 
     def __call__(self) -> records.Summary | None:
         """Run or resume the cell; its summary on the main process, None on others."""
-        main = self.accelerator.is_main_process
-        before = None
+        main, before = self.accelerator.is_main_process, None
         if main:
             self.folder.mkdir(parents=True, exist_ok=True)
             records.remove_parts(self.folder)
-            records.write_json(self.folder / "run.json", self.identity)
+            (self.folder / "error.txt").unlink(missing_ok=True)
+            records.write_json(self.folder / "run.json", identity(self.config))
             records.write_json(self.folder / "environment.json", records.environment(self.config.device))
-            self.console.print("evaluating the base model")
-            before = self.before()
-        self.accelerator.wait_for_everyone()
         try:
+            if main:
+                self.console.print("evaluating the base model")
+                before = self.before()
+            self.accelerator.wait_for_everyone()
             status = self.train()
             if not main:
                 return None
-            if status == "interrupted":
-                summary = self.summary(status, before, None)
-                self.write(summary)
-                return summary
-            self.policy.save_lora(self.folder / "lora")
-            self.console.print("evaluating the tuned model")
-            after = self._evaluate(self.method.sampler_plan(self.executor.timesteps))
-        except Exception:
+            after = None
+            if status != "interrupted":
+                after = self.finish(before)
+        except BaseException as error:
             if main:
-                self.write(self.summary("failed", before, None))
                 records.write_text(self.folder / "error.txt", traceback.format_exc())
+                if before:
+                    status = "failed" if isinstance(error, Exception) else "interrupted"
+                    self.write(self.summary(status, before, None))
             raise
+        summary = self.summary(status, before, after)
+        self.write(summary)
+        if after:
+            (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+            self.accelerator.end_training()
+        return summary
+
+    def finish(self, before: Evaluation) -> Evaluation:
+        """Evaluate the tuned model; write its LoRA, scores and picture."""
+        self.policy.save_lora(self.folder / "lora")
+        self.console.print("evaluating the tuned model")
+        after = self._evaluate(self.method.sampler_plan(self.executor.timesteps))
         scores = pd.concat([before.scores.assign(when="before"), after.scores.assign(when="after")])
         records.write_text(self.folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g"))
-        summary = self.summary(status, before, after)
         before_and_after(self.folder / "before_after.png", self.executor, before, after, self.config)
-        self.write(summary)
-        (self.folder / "checkpoint.pt").unlink(missing_ok=True)
-        self.accelerator.end_training()
-        return summary
+        return after
 
 
 def _finite(value: float) -> float | None:

@@ -16,6 +16,7 @@ import methods
 from methods import Method
 
 from . import suites
+from .rewards import canonical
 
 
 class InputError(Exception):
@@ -83,7 +84,7 @@ class RunConfig(BaseModel):
     suite: str
     method: str
     reward: str
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     budget: Annotated[str, AfterValidator(_parseable)]
     device: str = "cpu"
     prompts: str | None = None
@@ -103,7 +104,7 @@ class RunConfig(BaseModel):
         if self != standard:
             text = json.dumps(self.model_dump(mode="json", exclude={"device"}), sort_keys=True)
             name += "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
-        reward = re.sub(r"[^\w.+-]", "", self.reward.replace("*", "x"))
+        reward = re.sub(r"[^\w.+-]", "", self.reward.replace("*", "x"))[:120]
         return root / self.suite / reward / self.method / name
 
 
@@ -134,7 +135,8 @@ def resolve(
         raise unknown("method", method, methods.names())
     chosen, cls = suites.find(suite), methods.find(method)
     try:
-        chosen.resolve_reward(reward)
+        weights = chosen.reward_weights(reward)
+        reward = reward if reward in chosen.combinations else canonical(weights)
     except KeyError as error:
         raise unknown("reward", error.args[0], [*chosen.reward_names(), *chosen.combinations]) from None
     except ValueError as error:
@@ -158,14 +160,15 @@ def resolve(
         raise _first_problem(error, "--set ") from None
     if built.needs_shortcut and not chosen.has_shortcut:
         raise InputError(f"method {method} needs a few-step model, and suite {suite} has none")
+    budget = chosen.standard_budget if budget is None else budget
     try:
-        Budget.parse(budget or chosen.standard_budget)
+        Budget.parse(budget)
     except ValueError as error:
         raise InputError(str(error)) from None
-    if seed < 0:
-        raise InputError(f"seed must be 0 or more, got {seed}")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed must be 0 or more and below 2**63, got {seed}")
     return RunConfig(
-        suite=suite, method=method, reward=reward, seed=seed, budget=budget or chosen.standard_budget,
+        suite=suite, method=method, reward=reward, seed=seed, budget=budget,
         device=device, prompts=prompts, settings=settings, options=built.model_dump(mode="json"),
     )  # fmt: skip
 

@@ -34,7 +34,7 @@ class Evaluation:
     seconds: float
 
     def mean(self, column: str, split: str) -> float:
-        return float(self.scores.loc[self.scores.split == split, column].mean())
+        return float(self.scores.loc[self.scores.split == split, column].mean(skipna=False))
 
     def to_state(self) -> dict:
         """For a checkpoint: what ``torch.load(weights_only=True)`` reads back."""

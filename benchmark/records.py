@@ -15,13 +15,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 RECORD_VERSION = 1
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "pandas")
@@ -87,6 +88,32 @@ def write_json(path: Path, content) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def read_json(path: Path) -> dict | None:
+    """A record, or None where there is none or where it is no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def read_summary(folder: Path) -> Summary | None:
+    """A folder's summary, or None where there is none that this version reads."""
+    content = read_json(folder / "summary.json")
+    try:
+        return content and Summary.model_validate(content)
+    except ValidationError:
+        return None
+
+
+def clear(folder: Path) -> None:
+    """Remove a run's records, its identity last: what is left of a half-cleared folder is never resumed."""
+    shutil.rmtree(folder / "lora", ignore_errors=True)
+    for name in ("checkpoint.pt", "summary.json", "scores.csv", "log.csv", "before_after.png", "error.txt",
+                 "environment.json", "run.json"):  # fmt: skip
+        (folder / name).unlink(missing_ok=True)
+
+
 def save_state(path: Path, state: dict) -> None:
     """``torch.save`` whole or not at all."""
     part = _part(path)
@@ -96,14 +123,18 @@ def save_state(path: Path, state: dict) -> None:
 
 def environment(device: str) -> dict:
     """Versions, device, threads and commit."""
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    )
+    try:
+        git = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+        )
+        commit = git.stdout.strip() or None
+    except OSError:  # no git on this machine
+        commit = None
     cuda = device.startswith("cuda")
     return {
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
         "device": torch.cuda.get_device_name(device) if cuda else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),
-        "commit": git.stdout.strip() or None,
+        "commit": commit,
     }

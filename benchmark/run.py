@@ -24,7 +24,7 @@ from rich.table import Table
 import methods
 
 from . import records, suites
-from .cell import Cell, code_fingerprint
+from .cell import Cell, identity
 from .config import InputError, RunConfig, read_prompts, resolve
 from .diffusion import describe
 from .suites import Suite, SuiteError
@@ -38,35 +38,55 @@ def check_device(device: str) -> None:
         kind = torch.device(device).type
     except RuntimeError:
         raise InputError(f"unknown device {device!r}; expected cpu, cuda or cuda:N") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--device {device}: this PyTorch sees no CUDA GPU; use --device cpu")
+    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"--device {device}: this PyTorch sees {torch.cuda.device_count()} CUDA GPUs; use --device cpu"
+        )
     if kind not in ("cpu", "cuda"):
         raise InputError(f"unknown device {device!r}; expected cpu, cuda or cuda:N")
 
 
+def check_plan(config: RunConfig, timesteps: list[int]) -> None:
+    """Refuse options that only together, or only with this chain, make no sense."""
+    method = config.build_method()
+    if isinstance(method, methods.DirectReward):
+        try:
+            method.plan(timesteps, torch.Generator().manual_seed(0), 0.0)
+        except ValueError as error:
+            raise InputError(f"--set, {config.method}: {error}") from None
+
+
 def check_writable(folder: Path) -> None:
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    try:
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise InputError(f"results folder {folder} cannot be written: {error.strerror}; choose --out DIR") from None
+    if not writable:
         raise InputError(f"results folder {folder} cannot be written: no permission in {existing}; choose --out DIR")
 
 
-def check_folder(folder: Path, identity: dict) -> None:
-    """Refuse a folder that other settings or code made."""
-    try:
-        there = json.loads((folder / "run.json").read_text())
-    except FileNotFoundError:
+def check_folder(folder: Path, now: dict, device: str) -> None:
+    """Refuse a folder that other settings or code made, or a half-done run of other arithmetic."""
+    there = records.read_json(folder / "run.json")
+    if there is None:
         return
-    except ValueError:
-        raise InputError(f"{folder}/run.json is corrupt; start anew with --force") from None
-    for part, now in identity.items():
-        if there.get(part) == now:
+    anew = "start anew with --force, or choose --out DIR"
+    for part, value in now.items():
+        if there.get(part) == value:
             continue
         change = ""
         if part == "config":
-            flat_there, flat_now = (pd.json_normalize(c).iloc[0].to_dict() for c in (there.get(part, {}), now))
+            flat_there, flat_now = (pd.json_normalize(c).iloc[0].to_dict() for c in (there.get(part) or {}, value))
             names = [n for n in flat_now if str(flat_there.get(n)) != str(flat_now[n])]
             change = ": " + ", ".join(f"{n} was {flat_there.get(n)}, is {flat_now[n]}" for n in names)
-        raise InputError(f"{folder} was made by other {part}{change}; start anew with --force, or choose --out DIR")
+        raise InputError(f"{folder} was made by other {part}{change}; {anew}")
+    before = records.read_json(folder / "environment.json")
+    if before and (folder / "checkpoint.pt").exists():
+        current = records.environment(device)
+        for what in ("device", "threads"):
+            if before.get(what) != current[what]:
+                raise InputError(f"{folder} was begun with {what} {before.get(what)}, not {current[what]}; {anew}")
 
 
 def headline(config: RunConfig, suite: Suite) -> str:
@@ -206,7 +226,7 @@ def launch(
 ) -> int:
     """Check, then run, resume or show a configuration; the exit code."""
     check_device(config.device)
-    if config.prompts:
+    if config.prompts is not None:
         read_prompts(Path(config.prompts))
     if track not in (None, "tensorboard", "wandb", "dvclive"):
         raise InputError(f"unknown tracker {track!r}; expected tensorboard, wandb or dvclive")
@@ -214,29 +234,23 @@ def launch(
         raise InputError(f"--track {track}: the package {track} is not installed; pip install {track}")
     chosen = suites.find(config.suite)
     chosen.check()
+    check_plan(config, base_timesteps(chosen, config))
     folder = config.folder(out)
-    console.print(headline(config, chosen))
     if dry_run:
+        console.print(headline(config, chosen))
         print_dry_run(config, folder, base_timesteps(chosen, config))
         return 0
     check_writable(folder)
-    identity = {
-        "config": config.model_dump(mode="json"),
-        "code": code_fingerprint(config.method),
-        "weights": chosen.fingerprint(),
-    }
     if force:
-        for name in ("run.json", "summary.json", "checkpoint.pt"):
-            (folder / name).unlink(missing_ok=True)
-    check_folder(folder, identity)
-    summary_file = folder / "summary.json"
-    if summary_file.exists():
-        summary = records.Summary.model_validate_json(summary_file.read_text())
-        if summary.status in ("done", "diverged"):
-            print_summary(summary, folder)
-            console.print("this run is done; --force starts it anew")
-            return 0
-    cell = Cell(config, folder, out, identity, console, track, checkpoint_seconds)
+        records.clear(folder)
+    check_folder(folder, identity(config), config.device)
+    console.print(headline(config, chosen))
+    done = records.read_summary(folder)
+    if done and done.status in ("done", "diverged"):
+        print_summary(done, folder)
+        console.print("this run is done; --force starts it anew")
+        return 0
+    cell = Cell(config, folder, out, console, track, checkpoint_seconds)
 
     def stop(signum, frame):
         if cell.stop:
@@ -251,7 +265,8 @@ def launch(
         console.print(f"interrupted; the same command goes on from the last checkpoint in {folder}")
         return 130
     except Exception as error:
-        print(f"error: the run failed ({type(error).__name__}: {error}); see {folder}/error.txt", file=sys.stderr)
+        line = str(error).partition("\n")[0]
+        print(f"error: the run failed ({type(error).__name__}: {line}); see {folder}/error.txt", file=sys.stderr)
         return 1
     finally:
         for s, handler in zip((signal.SIGINT, signal.SIGTERM), previous, strict=True):

@@ -24,8 +24,9 @@ from rich.table import Table
 
 import methods
 
+from .cell import identity
 from .config import InputError, RunConfig, resolve
-from .records import Summary
+from .records import Summary, read_json, read_summary
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)
@@ -40,9 +41,10 @@ def command(config: RunConfig, overrides: list[str], out: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def read(folder: Path) -> Summary | None:
-    path = folder / "summary.json"
-    return Summary.model_validate_json(path.read_text()) if path.exists() else None
+def read(config: RunConfig, out: Path) -> Summary | None:
+    """The summary of a cell, unless other settings, code or weights made it."""
+    folder = config.folder(out)
+    return read_summary(folder) if read_json(folder / "run.json") == identity(config) else None
 
 
 def print_table(rows: list[tuple[str, RunConfig, Summary | None]]) -> None:
@@ -101,7 +103,8 @@ def main(
         for m, r, point, s in itertools.product(method or methods.names(), reward or ["hps"], points, seed or [0]):
             overrides = [*(set_ or []), *point]
             config = resolve(suite, m, r, s, budget, device, None, overrides)
-            cells.append((", ".join(point), config, command(config, overrides, out)))
+            if all(config != other for _, other, _ in cells):
+                cells.append((", ".join(point), config, command(config, overrides, out)))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -114,19 +117,25 @@ def main(
     def launch(line: list[str]) -> subprocess.CompletedProcess:
         return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
 
-    todo = [cell for cell in cells if (found := read(cell[1].folder(out))) is None or found.status != "done"]
+    todo = [cell for cell in cells if (found := read(cell[1], out)) is None or found.status != "done"]
     failed = 0
     with Progress(console=console) as progress, ThreadPoolExecutor(jobs) as pool:
         task = progress.add_task("cells", total=len(cells), completed=len(cells) - len(todo))
         running = {pool.submit(launch, line): config for _, config, line in todo}
-        for future in as_completed(running):
-            config, result = running[future], future.result()
-            progress.advance(task)
-            if result.returncode:
-                failed += 1
-                last = (result.stderr.strip() or result.stdout.strip()).splitlines()[-1:]
-                console.print(f"{config.method} {config.reward} seed {config.seed}: exit {result.returncode} {last}")
-    print_table([(point, config, read(config.folder(out))) for point, config, _ in cells])
+        try:
+            for future in as_completed(running):
+                config, result = running[future], future.result()
+                progress.advance(task)
+                if result.returncode:
+                    failed += 1
+                    last = (result.stderr.strip() or result.stdout.strip()).splitlines()[-1:]
+                    console.print(
+                        f"{config.method} {config.reward} seed {config.seed}: exit {result.returncode} {last}"
+                    )
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)  # the running cells saw the interrupt too, and stop at a checkpoint
+            raise
+    print_table([(point, config, read(config, out)) for point, config, _ in cells])
     raise typer.Exit(bool(failed))
 
 

@@ -74,7 +74,7 @@ def test_folders_tell_settings_apart(tmp_path):
     other = config(overrides=["tail=3"]).folder(tmp_path)
     assert other.name.startswith("seed-0-")
     assert other != config(budget="7step").folder(tmp_path)
-    assert config(reward="10*pickscore + 2*hps").folder(tmp_path).parts[-3] == "10xpickscore+2xhps"
+    assert config(reward="10*pickscore + 2*hps").folder(tmp_path).parts[-3] == "2xhps+10xpickscore"
 
 
 def test_prompt_files(tmp_path):

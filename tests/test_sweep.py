@@ -35,7 +35,7 @@ def test_what_is_done_is_kept(tmp_path):
     )  # fmt: skip
     first = sweep(*arguments)
     assert first.returncode == 0, first.stderr + first.stdout
-    assert "draft_k" in first.stdout
+    assert "change on held-out prompts" in first.stdout
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
     assert len(stamps) == 2
     again = sweep(*arguments)

@@ -1,7 +1,7 @@
 """Rewards: what turns images and prompts into scores, and their sums by expression."""
 
-from .expression import combine, names_in
+from .expression import canonical, combine, names_in
 from .interface import Counted, Reward
 from .pixels import PIXEL_REWARDS
 
-__all__ = ["PIXEL_REWARDS", "Counted", "Reward", "combine", "names_in"]
+__all__ = ["PIXEL_REWARDS", "Counted", "Reward", "canonical", "combine", "names_in"]

@@ -37,13 +37,19 @@ def _weights(node: ast.expr, text: str) -> dict[str, float]:
 def names_in(text: str) -> dict[str, float]:
     """The rewards named in an expression and their weights; ValueError if it is no weighted sum of names."""
     try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError):
-        raise ValueError(f"reward {text!r} is not a sum of rewards like '10*pickscore + 2*hps'") from None
-    weights = _weights(tree.body, text)
+        weights = _weights(ast.parse(text.strip(), mode="eval").body, text)
+    except (SyntaxError, ValueError, RecursionError, OverflowError, MemoryError):
+        raise ValueError(f"reward {text[:80]!r} is not a sum of rewards like '10*pickscore + 2*hps'") from None
     if weights.get("", 0.0) or not any(weights.values()):
         raise ValueError(f"reward {text!r} must be a weighted sum of rewards alone, like '10*pickscore + 2*hps'")
     return {name: weight for name, weight in weights.items() if name and weight}
+
+
+def canonical(weights: dict[str, float]) -> str:
+    """One way to write a weighted sum: ``2*hps + 10*pickscore``; a reward alone is its name."""
+    if list(weights.values()) == [1.0]:
+        return next(iter(weights))
+    return " + ".join(f"{weight!r}*{name}".replace(".0*", "*") for name, weight in sorted(weights.items()))
 
 
 class Sum(Reward):

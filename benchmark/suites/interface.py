@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils.logging import disable_progress_bar
 
-from ..rewards import PIXEL_REWARDS, Reward, combine, names_in
+from ..rewards import PIXEL_REWARDS, Reward, canonical, combine, names_in
 
 
 class SuiteError(Exception):
@@ -86,7 +86,7 @@ class Suite(abc.ABC):
 
     @cached_property
     def shortcut(self) -> UNet2DConditionModel:
-        """The few-step model, frozen; it runs without guidance."""
+        """The few-step model, frozen."""
         components = self.pipeline.components | {"unet": copy.deepcopy(self.pipeline.unet)}
         pipeline = type(self.pipeline)(**components, requires_safety_checker=False)
         self.attach_shortcut(pipeline)
@@ -107,17 +107,19 @@ class Suite(abc.ABC):
         """Every plain reward of the suite."""
         return [*self.learned_rewards, *PIXEL_REWARDS]
 
-    def resolve_reward(self, text: str) -> str:
-        """The expression behind a name or an expression. KeyError with the part that is unknown, ValueError if bad."""
-        text = self.combinations.get(text, text)
-        for name in names_in(text):
-            if name not in self.reward_names():
+    def reward_weights(self, text: str) -> dict[str, float]:
+        """The plain rewards in a name or an expression, and their weights. KeyError names a part that is unknown."""
+        weights: dict[str, float] = {}
+        for name, weight in names_in(text).items():
+            if name not in self.reward_names() and name not in self.combinations:
                 raise KeyError(name)
-        return text
+            for part, inner in names_in(self.combinations.get(name, name)).items():
+                weights[part] = weights.get(part, 0.0) + weight * inner
+        return weights
 
     def reward(self, text: str) -> Reward:
         """The reward of a name or an expression, on the suite's device."""
-        return combine(self.resolve_reward(text), self._plain_reward)
+        return combine(canonical(self.reward_weights(text)), self._plain_reward)
 
     def _plain_reward(self, name: str) -> Reward:
         if name not in self._rewards:

@@ -8,7 +8,10 @@ Run again after an interruption, the stage goes on from its last snapshot (``bui
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -194,8 +197,10 @@ def main(
     )
     generator = torch.Generator().manual_seed(seed)
     first, before = 0, 0.0
-    if SNAPSHOT.exists():
-        state = torch.load(SNAPSHOT, weights_only=True)
+    weights = (card.PIPELINE / "vae/diffusion_pytorch_model.safetensors").read_bytes()
+    settings = [iterations, images, batch, rate, dropout, seed, hashlib.sha256(weights).hexdigest()]
+    state = torch.load(SNAPSHOT, weights_only=True) if SNAPSHOT.exists() else {}
+    if state.get("settings") == settings:  # a snapshot of other settings is not gone on with
         models_.load_state_dict(state["models"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
@@ -238,7 +243,7 @@ def main(
                 state = {
                     "models": models_.state_dict(), "average": average.state_dict(), "step": step + 1,
                     "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
-                    "generator": generator.get_state(), "seconds": before + clock(),
+                    "generator": generator.get_state(), "settings": settings, "seconds": before + clock(),
                 }  # fmt: skip
                 torch.save(state, SNAPSHOT.with_suffix(".part"))
                 SNAPSHOT.with_suffix(".part").rename(SNAPSHOT)
@@ -251,9 +256,11 @@ def main(
     metrics = {"loss": float(np.mean(losses[-500:]))}
     for split in ("test", "combinations"):
         metrics |= quality(pipeline, split, 256, guidance)
-    pipeline.to("cpu").save_pretrained(card.PIPELINE)
-    files = [f for f in card.PIPELINE.rglob("*") if f.is_file() and f.parts[-2:-1] != ("vae",)]
-    files.append(card.PIPELINE / "vae/config.json")
+    with tempfile.TemporaryDirectory() as folder:  # the vae's folder belongs to its own stage and stays as it is
+        pipeline.to("cpu").save_pretrained(folder)
+        shutil.rmtree(Path(folder) / "vae")
+        shutil.copytree(folder, card.PIPELINE, dirs_exist_ok=True)
+    files = [f for f in card.PIPELINE.rglob("*") if f.is_file() and f.parts[-2] != "vae"]
     card.write(
         "base", files, round(before + clock(), 1), device,
         unet.num_parameters() + text_encoder.num_parameters(), metrics,

@@ -196,7 +196,7 @@ def read(image: np.ndarray, caption: str) -> Reading:
         rank = (share, sum(f["colour"] for f in facts), sum(sum(f.values()) for f in facts), bool(holds))
         return rank, facts, holds, float(share)
 
-    choices = set(itertools.permutations(slots, len(spec.objects)))
+    choices = dict.fromkeys(itertools.permutations(slots, len(spec.objects)))
     _, facts, holds, share = max((outcome(c) for c in choices), key=lambda result: result[0])
 
     def fact(name: str) -> float | None:

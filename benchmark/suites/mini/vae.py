@@ -86,9 +86,10 @@ def main(
     if not math.isfinite(decibels):
         raise SystemExit("the autoencoder diverged; nothing was written")
     vae.to("cpu").save_pretrained(card.PIPELINE / "vae")
+    vae_files = [card.PIPELINE / "vae" / name for name in ("config.json", "diffusion_pytorch_model.safetensors")]
     card.write(
         "vae",
-        [card.PIPELINE / "vae/diffusion_pytorch_model.safetensors"],
+        vae_files,
         clock(),
         device,
         vae.num_parameters(),
