@@ -129,9 +129,11 @@ def reward_bars(suite: Mini, count: int) -> list[Bar]:
     bars = []
     for name in suite.learned_rewards:
         reward = suite.reward(name)
-        judged = rewards.preferences("test", 4 * count, samples, prompts, suite.pipeline.vae, seed=99)
+        judged = rewards.preferences("test", 2000, samples, prompts, suite.pipeline.vae, seed=99)
         figures = rewards.agreement(reward.network, suite.pipeline.tokenizer, judged)
-        bars.append(Bar(f"{name}: agreement with the annotator", figures["agreement"], low=0.9 * (name == "hps")))
+        bars.append(
+            Bar(f"{name}: agreement with the annotator", figures["agreement"], low=0.9 if name == "hps" else 0.8)
+        )
         latents = states[:32, -1].clone().requires_grad_()
         optimiser = torch.optim.Adam([latents], lr=0.02)
         scores = []
