@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils.logging import disable_progress_bar
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from ..rewards import PIXEL_REWARDS, Reward, canonical, combine, names_in
 
@@ -72,7 +73,9 @@ class Suite(abc.ABC):
     def load(self, device: str = "cpu") -> Suite:
         """Check the files and read the base model."""
         self.check()
-        disable_progress_bar()
+        for library in (diffusers_logging, transformers_logging):  # their advice and bars on loading are not the user's
+            library.disable_progress_bar()
+            library.set_verbosity_error()
         self.device = torch.device(device)
         self.pipeline = self.load_pipeline().to(self.device)
         self.pipeline.set_progress_bar_config(disable=True)
