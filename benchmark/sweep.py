@@ -30,6 +30,8 @@ from .records import Summary, read_json, read_summary
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)
+if not console.is_terminal:
+    console.width = 150  # a log file has no width of its own
 
 
 def command(config: RunConfig, overrides: list[str], out: Path) -> list[str]:
@@ -69,7 +71,11 @@ def print_table(rows: list[tuple[str, RunConfig, Summary | None]]) -> None:
     for column in ("method", "reward", "setting", "seeds", "reward", "oracle", "diversity", "steps", "seconds"):
         table.add_column(column)
     for (method, reward, point), group in frame.groupby(["method", "reward", "point"], sort=False):
-        cells = [f"{group[c].mean():+.4f} ± {group[c].sem():.4f}" for c in ("change", "oracle", "diversity")]
+        error = group.sem(numeric_only=True) if len(group) > 1 else None
+        cells = [
+            f"{group[c].mean():+.4f}" + ("" if error is None else f" ± {error[c]:.4f}")
+            for c in ("change", "oracle", "diversity")
+        ]
         table.add_row(
             method, reward, point, str(len(group)), *cells, *(f"{group[c].mean():.0f}" for c in ("steps", "seconds"))
         )
