@@ -68,7 +68,7 @@ class Executor:
         generator: source of the noise of hops with eta > 0.
         """
         for hop in plan:
-            noise_pred = self._guided(hop, latents, prompt_embeds)
+            noise_pred = self._predict(hop, latents, prompt_embeds)
             latents = self._move(hop, latents, noise_pred, generator)
         return latents
 
@@ -88,26 +88,39 @@ class Executor:
             moved = moved + std * noise.to(latents.device)
         return moved
 
-    def _guided(self, hop: Hop, latents: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
-        """Noise prediction of the hop's model, with classifier-free guidance where it has a scale, in one call."""
+    def guided(
+        self, model: str, latents: torch.Tensor, t: int | torch.Tensor, prompt_embeds: torch.Tensor, slots=()
+    ) -> torch.Tensor:
+        """Noise prediction of a model, with classifier-free guidance where it has a scale, in one call.
+
+        t: a timestep, or one for each of the batch (B,).
+        """
+        scale = self._scale(model)
+        if scale is None:
+            return self.policy.noise_pred(model, latents, t, prompt_embeds, slots)
+        embeds = torch.cat([self.negative_embeds.expand_as(prompt_embeds), prompt_embeds])
+        t = torch.cat([t, t]) if isinstance(t, torch.Tensor) else t
+        both = self.policy.noise_pred(model, torch.cat([latents, latents]), t, embeds, slots)
+        unconditional, conditional = both.chunk(2)
+        return unconditional + scale * (conditional - unconditional)
+
+    def _scale(self, model: str) -> float | None:
+        return self.guidance_scale if model == "base" else self.shortcut_guidance_scale
+
+    def _predict(self, hop: Hop, latents: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+        """The hop's noise prediction, with the gradient that the hop keeps, entered into the ledger."""
         if not hop.input_grad:
             latents = latents.detach()
-        batch = len(latents)
-        scale = self.guidance_scale if hop.model == "base" else self.shortcut_guidance_scale
 
         def call(x: torch.Tensor) -> torch.Tensor:
-            if scale is None:
-                return self.policy.noise_pred(hop.model, x, hop.t, prompt_embeds, hop.slots)
-            embeds = torch.cat([self.negative_embeds.expand_as(prompt_embeds), prompt_embeds])
-            both = self.policy.noise_pred(hop.model, torch.cat([x, x]), hop.t, embeds, hop.slots)
-            unconditional, conditional = both.chunk(2)
-            return unconditional + scale * (conditional - unconditional)
+            return self.guided(hop.model, x, hop.t, prompt_embeds, hop.slots)
 
         self.policy.merged(hop.slots)  # outside of what is recomputed, which has to find the same graph again
         with torch.set_grad_enabled(hop.eps_grad):
             recompute = hop.checkpoint and hop.eps_grad
             noise_pred = checkpoint(call, latents, use_reentrant=False) if recompute else call(latents)
-        self._enter_denoiser(hop, batch * (1 if scale is None else 2), latents, prompt_embeds, noise_pred.requires_grad)
+        images = len(latents) * (1 if self._scale(hop.model) is None else 2)
+        self._enter_denoiser(hop, images, latents, prompt_embeds, noise_pred.requires_grad)
         return noise_pred
 
     def _enter_denoiser(self, hop, images, latents, prompt_embeds, backward) -> None:

@@ -20,11 +20,18 @@ from torch.func import functional_call
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")  # attention and feed-forward
 
 
+def _add_product(weight: torch.Tensor, b: torch.Tensor, a: torch.Tensor, alpha: float) -> torch.Tensor:
+    """``weight + alpha B A``; of a convolution, A is its kxk convolution to the rank and B the 1x1 one from it."""
+    product = torch.addmm(weight.flatten(1), b.flatten(1), a.flatten(1), alpha=alpha)
+    return product if weight.dim() == 2 else product.view(weight.shape).contiguous(memory_format=torch.channels_last)
+
+
 class Policy:
     """A denoiser, its LoRA slots 1..n (none: the base model as it is), and the frozen shortcut beside it.
 
     unet      the base denoiser; it is frozen and given the adapters in place
-    shortcut  the few-step denoiser without guidance, frozen; None where the suite has none
+    shortcut  the few-step denoiser, frozen; None where the suite has none
+    targets   names of the layers, linear or convolutional, that the slots change
     """
 
     def __init__(
@@ -34,13 +41,14 @@ class Policy:
         slots: int = 1,
         rank: int = 16,
         seed: int = 0,
+        targets: Sequence[str] = TARGETS,
     ):
         if slots < 0 or rank < 1:
             raise ValueError(f"slots must be at least 0 and rank at least 1, got slots={slots}, rank={rank}")
         self.unet = unet.requires_grad_(False).eval()
         self.shortcut = shortcut if shortcut is None else shortcut.requires_grad_(False).eval()
         self.slots = tuple(range(1, slots + 1))
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets), init_lora_weights="gaussian")
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several slots are the point
             torch.manual_seed(seed)
@@ -83,11 +91,11 @@ class Policy:
             below, name = self.merged(rest), self._name(last)
             with torch.enable_grad():
                 self._merged[slots] = {
-                    key: torch.addmm(
+                    key: _add_product(
                         below.get(key, layer.base_layer.weight),
                         layer.lora_B[name].weight,
                         layer.lora_A[name].weight,
-                        alpha=layer.scaling[name],
+                        layer.scaling[name],
                     )
                     for path, layer in self._layers.items()
                     for key in (f"{path}.base_layer.weight",)
@@ -142,6 +150,6 @@ class Policy:
                 unet_lora_adapter_metadata={
                     "r": config.r,
                     "lora_alpha": config.lora_alpha,
-                    "target_modules": list(TARGETS),
+                    "target_modules": sorted(config.target_modules),
                 },
             )

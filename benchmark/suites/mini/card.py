@@ -47,3 +47,8 @@ def write(
         "metrics": {k: round(v, 4) if isinstance(v, float) else v for k, v in metrics.items()},
     }
     (CARDS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read(name: str) -> dict:
+    """The content of a card."""
+    return json.loads((CARDS / f"{name}.json").read_text())

@@ -91,7 +91,9 @@ def model_bars(suite: Mini, count: int) -> list[Bar]:
     images = vae.to_tensor(pixels)
     restored = vae.reconstruct(suite.pipeline.vae, images)
     after_vae = oracle.score((restored.clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).numpy(), captions)
-    executor: Executor = shortcut.build_executor(suite.pipeline, suite.shortcut, suite.guidance_scale)
+    executor: Executor = shortcut.build_executor(
+        suite.pipeline, suite.shortcut, suite.guidance_scale, suite.shortcut_guidance_scale
+    )
     prompts = world.captions("test", count)
     figures = shortcut.report(executor, prompts, suite.embed(prompts))
     latents = torch.randn((16, 4, 8, 8), generator=torch.Generator().manual_seed(0))
@@ -121,7 +123,7 @@ def model_bars(suite: Mini, count: int) -> list[Bar]:
 
 def reward_bars(suite: Mini, count: int) -> list[Bar]:
     """Agreement with the annotator, and whether gradients to the latents raise the score."""
-    executor = shortcut.build_executor(suite.pipeline, None, suite.guidance_scale)
+    executor = shortcut.build_executor(suite.pipeline, None, suite.guidance_scale, None)
     prompts = world.captions("test", count)
     embeds = suite.embed(prompts)
     states = shortcut.trajectories(executor, embeds, torch.Generator().manual_seed(2))

@@ -221,7 +221,7 @@ def main(
         raise typer.BadParameter(f"unknown reward {only!r}; the rewards are {', '.join(NAMES)}")
     clock = card.Stopwatch()
     pipeline = StableDiffusionPipeline.from_pretrained(card.PIPELINE).to(device)
-    executor = shortcut.build_executor(pipeline, None, guidance)
+    executor = shortcut.build_executor(pipeline, None, guidance, None)
 
     @torch.no_grad()
     def decoded(latents: torch.Tensor) -> np.ndarray:

@@ -20,20 +20,20 @@ import hashlib
 import json
 import time
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 
 from benchmark.diffusion import END, Executor, Hop, Policy, sampler_plan
 
 from . import card, oracle, world
+from .training import Batch, Device, Guidance, Iterations, Rate, Seed, Training
 
 TARGETS = (
     "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2",
@@ -57,10 +57,12 @@ def embed(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor
         )
 
 
-def build_executor(pipeline: StableDiffusionPipeline, shortcut: UNet2DConditionModel | None, guidance: float):
-    """The base model and, beside it, a shortcut; no LoRA slots."""
+def build_executor(
+    pipeline: StableDiffusionPipeline, shortcut: UNet2DConditionModel | None, guidance: float, few_step: float | None
+) -> Executor:
+    """The base model and, beside it, a shortcut with its own guidance ``few_step``; no LoRA slots."""
     policy = Policy(pipeline.unet, shortcut, slots=0)
-    return Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]), guidance, guidance)
+    return Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]), guidance, few_step)
 
 
 @torch.no_grad()
@@ -99,14 +101,15 @@ def stored_trajectories(
 
 
 @torch.no_grad()
-def rollouts(executor: Executor, noise: torch.Tensor, embeds: torch.Tensor) -> dict[int, torch.Tensor]:
-    """Where the student's own jumps lead, by index on the base grid: the starts of its 2nd, 3rd and 4th call."""
-    x, states = noise.to(embeds.device), {}
+def rollouts(student: Executor, noise: torch.Tensor, embeds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the student's own jumps lead: the starts of its 2nd, 3rd and 4th call, (3, N, C, h, w) on the CPU, after
+    their indices (3,) on the base grid."""
+    x, states = noise.to(embeds.device), []
     for t, s in SAMPLER[:-1]:
         parts = zip(x.split(128), embeds.split(128), strict=True)
-        x = torch.cat([executor.run((Hop(t, s, "shortcut"),), *part) for part in parts])
-        states[executor.timesteps.index(s)] = x.cpu()
-    return states
+        x = torch.cat([student.run((Hop(t, s, slots=(1,)),), *part) for part in parts])
+        states.append(x.cpu())
+    return torch.tensor([student.timesteps.index(s) for _, s in SAMPLER[:-1]]), torch.stack(states)
 
 
 def relative_error(jumped: torch.Tensor, chain: torch.Tensor) -> float:
@@ -148,99 +151,89 @@ def report(executor: Executor, prompts: list[str], embeds: torch.Tensor, seed: i
     return jump_errors(executor, states, embeds) | oracle_scores(executor, states, embeds, prompts)
 
 
+def train(
+    student: Executor, states: torch.Tensor, embeds: torch.Tensor, iterations: int, batch: int, rate: float, seed: int
+) -> float:
+    """Train slot 1 of the student's policy on stored trajectories (N, 51, C, h, w); the mean of the last losses."""
+    policy, generator, device = student.policy, torch.Generator().manual_seed(seed), embeds.device
+    times = [*student.timesteps, END]
+    ends = [next(end for end in SEGMENT_ENDS if end < t) for t in student.timesteps]
+    # The last segment's target is the image, though ShortFT jumps to t=1 only: the same noise prediction serves both.
+    end_index = torch.tensor([times.index(end) for end in ends])
+    coefficients = torch.tensor(
+        [student.move_coefficients(Hop(t, end))[:2] for t, end in zip(times[:-1], ends, strict=True)]
+    )
+    starts = {t for t, _ in (*JUMPS, *SAMPLER)}
+    odds = torch.tensor([60.0 if t in starts else 1.0 for t in student.timesteps])
+    timesteps = torch.tensor(student.timesteps)
+    own_batch = round(batch * OWN_SHARE)
+    weight = torch.ones(batch, device=device)
+    weight[:own_batch] = OWN_WEIGHT
+
+    training = Training(policy.parameters(), rate, iterations, average_decay=0.998)
+    losses = []
+    for step in track(range(iterations), description="shortcut"):
+        if step % REFRESH == 0:
+            rolled = torch.randperm(len(states), generator=generator)[:ROLLOUTS]
+            own_index, own = rollouts(student, states[rolled, 0], embeds[rolled.to(device)])
+        row = torch.randint(len(states), (batch,), generator=generator)
+        i = torch.multinomial(odds, batch, replacement=True, generator=generator)
+        # A share of the starts is where the student itself would be: it learns to come back to the chain's images.
+        place = torch.randint(len(own_index), (own_batch,), generator=generator)
+        n = torch.randint(len(rolled), (own_batch,), generator=generator)
+        i[:own_batch], row[:own_batch] = own_index[place], rolled[n]
+        x, target = states[row, i], states[row, end_index[i]]
+        x[:own_batch] = own[place, n]
+        a, b = (c.view(-1, 1, 1, 1) for c in coefficients[i].unbind(1))
+        wanted = ((target - a * x) / b).to(device)  # the one noise prediction that lands on the target
+        noise_pred = student.guided("base", x.to(device), timesteps[i].to(device), embeds[row.to(device)], (1,))
+        loss = (F.huber_loss(noise_pred, wanted, reduction="none").mean(dim=(1, 2, 3)) * weight).mean()
+        training.step(loss, policy.backward)
+        policy.refresh()
+        losses.append(loss.item())
+        if (step + 1) % 500 == 0:
+            print(f"step {step + 1}  loss {np.mean(losses[-500:]):.4f}", flush=True)
+    training.use_average()
+    policy.refresh()
+    return float(np.mean(losses[-500:]))
+
+
 def main(
-    iterations: int = typer.Option(3000, help="Optimiser steps."),
-    prompts: int = typer.Option(12288, help="Training prompts, one trajectory each."),
-    batch: int = typer.Option(64),
-    rank: int = typer.Option(32),
-    rate: float = typer.Option(1.2e-3, help="Peak learning rate; warm-up, then cosine to zero."),
-    guidance: float = typer.Option(7.5, help="Guidance scale of the chain that is distilled."),
-    device: str = typer.Option("cpu"),
-    seed: int = typer.Option(0),
+    iterations: Iterations = 6000,
+    prompts: Annotated[int, typer.Option(help="Training prompts, one trajectory each.")] = 24576,
+    batch: Batch = 64,
+    rank: Annotated[int, typer.Option(help="Of the LoRA.")] = 64,
+    rate: Rate = 1.2e-3,
+    guidance: Guidance = 7.5,
+    student_guidance: Annotated[float, typer.Option(help="Guidance scale of the student.")] = 7.5,
+    device: Device = "cpu",
+    seed: Seed = 0,
 ) -> None:
     """Distil the shortcut and write it as a LoRA."""
     clock = card.Stopwatch()
     torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
     pipeline = StableDiffusionPipeline.from_pretrained(card.PIPELINE).to(device)
     pipeline.unet.to(memory_format=torch.channels_last)
-    student = copy.deepcopy(pipeline.unet).requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
-    student.add_adapter(config)
-    executor = build_executor(pipeline, student, guidance)
-    parameters = [p.requires_grad_() for name, p in student.named_parameters() if "lora_" in name]
-
     embeds = embed(pipeline, world.captions("train", prompts))
-    states, seconds = stored_trajectories(executor, embeds, seed)
+    states, seconds = stored_trajectories(build_executor(pipeline, None, guidance, None), embeds, seed)
     clock.start = time.perf_counter() - seconds
     print(f"{prompts} trajectories in {seconds:.0f} s", flush=True)
 
-    times = [*executor.timesteps, END]
-    ends = [next(end for end in SEGMENT_ENDS if end < t) for t in executor.timesteps]
-    # The last segment's target is the image, though ShortFT jumps to t=1 only: the same noise prediction serves both.
-    end_index = torch.tensor([times.index(end) for end in ends])
-    coefficients = torch.tensor(
-        [executor.move_coefficients(Hop(t, end, "shortcut"))[:2] for t, end in zip(times[:-1], ends, strict=True)]
-    )
-    starts = sorted({t for t, _ in (*JUMPS, *SAMPLER)} | {481, 241})
-    odds = torch.tensor([60.0 if t in starts else 1.0 for t in executor.timesteps])
-
-    optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=iterations, pct_start=0.05)
-    average = [p.detach().clone() for p in parameters]
-    losses, negative = [], executor.negative_embeds
-    weight = torch.ones(batch, device=device)
-    weight[: round(batch * OWN_SHARE)] = OWN_WEIGHT
-    own = {}  # grid index -> where the student's own jumps lead from the noise of some trajectories
-    rolled = torch.arange(0)
-    timesteps = torch.tensor(executor.timesteps)
-    for step in track(range(iterations), description="shortcut"):
-        if step % REFRESH == 0:
-            rolled = torch.randperm(prompts, generator=generator)[:ROLLOUTS]
-            own = rollouts(executor, states[rolled, 0], embeds[rolled.to(device)])
-        row = torch.randint(prompts, (batch,), generator=generator)
-        i = torch.multinomial(odds, batch, replacement=True, generator=generator)
-        x, target = states[row, i], states[row, end_index[i]]
-        # A share of the starts is where the student itself would be: it learns to come back to the chain's images.
-        for place in range(round(batch * OWN_SHARE)):
-            index = int(torch.randint(len(own), (1,), generator=generator))
-            n = int(torch.randint(len(rolled), (1,), generator=generator))
-            i[place] = list(own)[index]
-            row[place] = rolled[n]
-            x[place], target[place] = own[int(i[place])][n], states[rolled[n], end_index[i[place]]]
-        a, b = (c.view(-1, 1, 1, 1) for c in coefficients[i].unbind(1))
-        wanted = ((target - a * x) / b).to(device)  # the one noise prediction that lands on the target
-        both = torch.cat([negative.expand(batch, -1, -1), embeds[row.to(device)]])
-        x2, t2 = x.to(device).repeat(2, 1, 1, 1), timesteps[i].to(device).repeat(2)
-        unconditional, conditional = student(x2, t2, both, return_dict=False)[0].chunk(2)
-        noise_pred = unconditional + guidance * (conditional - unconditional)
-        loss = (F.huber_loss(noise_pred, wanted, reduction="none").mean(dim=(1, 2, 3)) * weight).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        schedule.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(average, parameters, 1 - min(0.998, (step + 1) / (step + 10)))
-        losses.append(loss.item())
-        if (step + 1) % 500 == 0:
-            print(f"step {step + 1}  loss {np.mean(losses[-500:]):.4f}  {clock():.0f} s", flush=True)
-
-    with torch.no_grad():
-        for parameter, value in zip(parameters, average, strict=True):
-            parameter.copy_(value)
-    student.eval()
+    policy = Policy(copy.deepcopy(pipeline.unet), slots=1, rank=rank, seed=seed, targets=TARGETS)
+    student = Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]), student_guidance)
+    loss = train(student, states, embeds, iterations, batch, rate, seed)
+    policy.save_lora(card.SHORTCUT)
+    shortcut = copy.deepcopy(pipeline.unet)
+    merged = {key.replace(".base_layer", ""): value.detach() for key, value in policy.merged((1,)).items()}
+    shortcut.load_state_dict(merged, strict=False)
     held_out = world.captions("test", 256)
-    metrics = {"loss": float(np.mean(losses[-500:]))} | report(executor, held_out, embed(pipeline, held_out))
-    StableDiffusionPipeline.save_lora_weights(
-        card.SHORTCUT,
-        unet_lora_layers=get_peft_model_state_dict(student),
-        unet_lora_adapter_metadata={"r": rank, "lora_alpha": rank, "target_modules": list(TARGETS)},
-    )
+    executor = build_executor(pipeline, shortcut, guidance, student_guidance)
+    metrics = {"loss": loss} | report(executor, held_out, embed(pipeline, held_out))
     card.write(
         "shortcut", [card.SHORTCUT / "pytorch_lora_weights.safetensors"], clock(), device,
-        sum(p.numel() for p in parameters), metrics,
-        iterations=iterations, prompts=prompts, batch=batch, rank=rank, rate=rate, guidance=guidance, seed=seed,
+        sum(p.numel() for p in policy.parameters()), metrics,
+        iterations=iterations, prompts=prompts, batch=batch, rank=rank, rate=rate, guidance=guidance,
+        student_guidance=student_guidance, seed=seed,
     )  # fmt: skip
     print(json.dumps(metrics, indent=2))
 

@@ -1,11 +1,15 @@
 """Stage ``vae``: train the AutoencoderKL of the mini world, 32x32 pixels to 8x8x4 latents.
 
-python -m benchmark.suites.mini.vae
+    python -m benchmark.suites.mini.vae
+
+Encoder and decoder are trained together, then the decoder alone, as Stable Diffusion's was. The second part can be had
+by itself (``--keep-encoder``): the latents do not change, so neither do base model and shortcut.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +18,7 @@ from diffusers import AutoencoderKL
 from rich.progress import track
 
 from . import card, world
+from .training import Batch, Device, Iterations, Rate, Seed, Training
 
 
 def build() -> AutoencoderKL:
@@ -45,22 +50,10 @@ def reconstruct(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([vae.decode(vae.encode(part).latent_dist.mode()).sample for part in images.split(128)])
 
 
-def main(
-    iterations: int = typer.Option(3200, help="Optimiser steps."),
-    images: int = typer.Option(20000, help="Training renders."),
-    batch: int = typer.Option(24),
-    rate: float = typer.Option(2e-3, help="Peak of the one-cycle learning rate."),
-    device: str = typer.Option("cpu"),
-    seed: int = typer.Option(0),
-) -> None:
-    """Train the autoencoder and write it into the pipeline folder."""
-    clock = card.Stopwatch()
-    torch.manual_seed(seed)
+def fit(vae: AutoencoderKL, data: torch.Tensor, parameters, iterations, batch, rate, device, seed) -> None:
+    """Train ``parameters`` of the autoencoder on images (N, 3, 32, 32) in [-1, 1]."""
     generator = torch.Generator().manual_seed(seed)
-    data = to_tensor(world.arrays("train", images)[0])
-    vae = build().to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=iterations, pct_start=0.05)
+    training = Training(parameters, rate, iterations, weight_decay=1e-4)
     for step in track(range(iterations), description="vae"):
         x = data[torch.randint(len(data), (batch,), generator=generator)].to(device)
         posterior = vae.encode(x).latent_dist
@@ -68,19 +61,46 @@ def main(
         y = vae.decode(posterior.mean + posterior.std * noise).sample
         # A little L1 keeps edges crisp; the squared error is what decibels count.
         loss = F.mse_loss(y, x) + 0.05 * F.l1_loss(y, x) + 1e-6 * posterior.kl().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        training.step(loss)
         if step % 500 == 0 or step == iterations - 1:
-            print(f"step {step}  mse {F.mse_loss(y, x):.5f}  {clock():.0f} s", flush=True)
+            print(f"step {step}  mse {F.mse_loss(y, x):.5f}", flush=True)
+
+
+def main(
+    iterations: Iterations = 3200,
+    decoder_iterations: Annotated[int, typer.Option(help="Further steps of the decoder alone.")] = 2000,
+    images: Annotated[int, typer.Option(help="Training renders.")] = 20000,
+    batch: Batch = 24,
+    rate: Rate = 2e-3,
+    keep_encoder: Annotated[
+        bool, typer.Option("--keep-encoder", help="Start from the shipped weights, train the decoder alone.")
+    ] = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Train the autoencoder and write it into the pipeline folder."""
+    clock = card.Stopwatch()
+    torch.manual_seed(seed)
+    data = to_tensor(world.arrays("train", images)[0])
+    seconds = 0.0
+    if keep_encoder:
+        vae, seconds = AutoencoderKL.from_pretrained(card.PIPELINE / "vae"), card.read("vae")["seconds"]
+        vae.to(device, memory_format=torch.channels_last)
+    else:
+        vae = build().to(device, memory_format=torch.channels_last)
+        fit(vae, data, vae.parameters(), iterations, batch, rate, device, seed)
+        vae.eval()
+        with torch.no_grad():
+            latents = torch.cat([vae.encode(part.to(device)).latent_dist.mode() for part in data[:2048].split(128)])
+        # Latents of unit variance, as Stable Diffusion scales them.
+        vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
+    # Decoder alone: latents, and every model that was trained on them, stay as they are.
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    decoder = [p for p in vae.parameters() if p.requires_grad]
+    fit(vae, data, decoder, decoder_iterations, batch, rate / 2, device, seed + 1)
 
     vae.eval().to(memory_format=torch.contiguous_format)
-    with torch.no_grad():
-        latents = torch.cat([vae.encode(part.to(device)).latent_dist.mode() for part in data[:2048].split(128)])
-    # Latents of unit variance, as Stable Diffusion scales them.
-    vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
     held_out = to_tensor(world.arrays("test", 512)[0]).to(device)
     decibels = psnr(reconstruct(vae, held_out), held_out)
     if not math.isfinite(decibels):
@@ -88,18 +108,10 @@ def main(
     vae.to("cpu").save_pretrained(card.PIPELINE / "vae")
     vae_files = [card.PIPELINE / "vae" / name for name in ("config.json", "diffusion_pytorch_model.safetensors")]
     card.write(
-        "vae",
-        vae_files,
-        clock(),
-        device,
-        vae.num_parameters(),
+        "vae", vae_files, round(seconds + clock(), 1), device, vae.num_parameters(),
         {"psnr_db_test": decibels, "scaling_factor": vae.config.scaling_factor},
-        iterations=iterations,
-        images=images,
-        batch=batch,
-        rate=rate,
-        seed=seed,
-    )
+        iterations=iterations, decoder_iterations=decoder_iterations, images=images, batch=batch, rate=rate, seed=seed,
+    )  # fmt: skip
     print(f"PSNR {decibels:.2f} dB on held-out renders, {clock():.0f} s")
 
 
