@@ -58,6 +58,11 @@ class Method(BaseModel, abc.ABC):
         """The full chain with which the tuned model is evaluated."""
         return sampler_plan(timesteps, lambda t: self.slots_at(t, timesteps))
 
+    @property
+    def chain_steps(self) -> int | None:
+        """Length of the chain that training runs; None: the sampler's."""
+        return None
+
     @abc.abstractmethod
     def updates(self, executor: Executor, batch: Batch, reward: Reward) -> Iterator[Update]:
         """Yield after each gradient estimate; the trainer then clips, steps and zeroes."""
@@ -74,10 +79,14 @@ class DirectReward(Method):
         """The slots that get gradient now."""
         return tuple(range(1, self.slots + 1))
 
+    def loss(self, rewards: torch.Tensor) -> torch.Tensor:
+        """What is minimised, from the rewards (B,)."""
+        return -rewards.mean()
+
     def updates(self, executor: Executor, batch: Batch, reward: Reward) -> Iterator[Update]:
         executor.policy.train_slots(self.trained_slots(batch.progress))
-        plan = self.plan(executor.timesteps, batch.generator, batch.progress)
+        plan = self.plan(executor.grid(self.chain_steps), batch.generator, batch.progress)
         latents = executor.run(plan, batch.latents, batch.prompt_embeds, batch.generator)
         rewards = reward(executor.decode(latents), batch.prompts)
-        executor.policy.backward(-rewards.mean())
+        executor.policy.backward(self.loss(rewards))
         yield Update(rewards.mean().item())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
@@ -44,11 +45,22 @@ class Executor:
         self.guidance_scale = guidance_scale
         self.shortcut_guidance_scale = shortcut_guidance_scale
         self.ledger = ledger or Ledger()
-        sampler = DDIMScheduler.from_config(scheduler.config, timestep_spacing=spacing)
-        sampler.set_timesteps(steps)
-        self.timesteps: list[int] = sampler.timesteps.tolist()
-        self._alphas_cumprod = sampler.alphas_cumprod.double().tolist()
-        self._final_alpha_cumprod = float(sampler.final_alpha_cumprod)
+        self._sampler = DDIMScheduler.from_config(scheduler.config, timestep_spacing=spacing)
+        self.timesteps = self.grid(steps)
+        self._alphas_cumprod = self._sampler.alphas_cumprod.double().tolist()
+        self._final_alpha_cumprod = float(self._sampler.final_alpha_cumprod)
+
+    def grid(self, steps: int | None = None) -> list[int]:
+        """Timesteps, descending, of a chain of ``steps`` steps; None: those of the base chain."""
+        if steps is None:
+            return self.timesteps
+        self._sampler.set_timesteps(steps)
+        return self._sampler.timesteps.tolist()
+
+    def add_noise(self, latents: torch.Tensor, t: int, generator: torch.Generator) -> torch.Tensor:
+        """Finished latents, noised to timestep ``t``: ``alpha_t x_0 + sigma_t z``."""
+        noise = torch.randn(latents.shape, generator=generator, dtype=latents.dtype).to(latents.device)
+        return math.sqrt(self.alpha_bar(t)) * latents + math.sqrt(1 - self.alpha_bar(t)) * noise
 
     def alpha_bar(self, t: int) -> float:
         """Cumulative product of alphas at a timestep, at ``END`` or at ``CLEAN``."""
@@ -68,7 +80,7 @@ class Executor:
         generator: source of the noise of hops with eta > 0.
         """
         for hop in plan:
-            noise_pred = self._predict(hop, latents, prompt_embeds)
+            noise_pred = self.predict(hop, latents, prompt_embeds)
             latents = self._move(hop, latents, noise_pred, generator)
         return latents
 
@@ -89,13 +101,18 @@ class Executor:
         return moved
 
     def guided(
-        self, model: str, latents: torch.Tensor, t: int | torch.Tensor, prompt_embeds: torch.Tensor, slots=()
+        self,
+        model: str,
+        latents: torch.Tensor,
+        t: int | torch.Tensor,
+        prompt_embeds: torch.Tensor,
+        slots: Sequence[int] = (),
+        scale: float | None = None,
     ) -> torch.Tensor:
-        """Noise prediction of a model, with classifier-free guidance where it has a scale, in one call.
+        """Noise prediction of a model, with classifier-free guidance where a scale is given, in one call.
 
         t: a timestep, or one for each of the batch (B,).
         """
-        scale = self._scale(model)
         if scale is None:
             return self.policy.noise_pred(model, latents, t, prompt_embeds, slots)
         embeds = torch.cat([self.negative_embeds.expand_as(prompt_embeds), prompt_embeds])
@@ -104,22 +121,26 @@ class Executor:
         unconditional, conditional = both.chunk(2)
         return unconditional + scale * (conditional - unconditional)
 
-    def _scale(self, model: str) -> float | None:
-        return self.guidance_scale if model == "base" else self.shortcut_guidance_scale
+    def _scale(self, hop: Hop) -> float | None:
+        if not hop.guidance:
+            return None
+        return self.guidance_scale if hop.model == "base" else self.shortcut_guidance_scale
 
-    def _predict(self, hop: Hop, latents: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+    def predict(self, hop: Hop, latents: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
         """The hop's noise prediction, with the gradient that the hop keeps, entered into the ledger."""
         if not hop.input_grad:
             latents = latents.detach()
 
+        scale = self._scale(hop)
+
         def call(x: torch.Tensor) -> torch.Tensor:
-            return self.guided(hop.model, x, hop.t, prompt_embeds, hop.slots)
+            return self.guided(hop.model, x, hop.t, prompt_embeds, hop.slots, scale)
 
         self.policy.merged(hop.slots)  # outside of what is recomputed, which has to find the same graph again
         with torch.set_grad_enabled(hop.eps_grad):
             recompute = hop.checkpoint and hop.eps_grad
             noise_pred = checkpoint(call, latents, use_reentrant=False) if recompute else call(latents)
-        images = len(latents) * (1 if self._scale(hop.model) is None else 2)
+        images = len(latents) * (1 if scale is None else 2)
         self._enter_denoiser(hop, images, latents, prompt_embeds, noise_pred.requires_grad)
         return noise_pred
 

@@ -19,6 +19,7 @@ class Hop:
     input_grad  the denoiser sees the latents attached; the latents' own linear path is never cut
     checkpoint  the call is recomputed in the backward pass instead of stored
     eta         DDIM's stochasticity (Song et al., 2021, eq. 16); 0 is deterministic
+    guidance    classifier-free guidance at the scale that the executor has for the model, if it has one
     """
 
     t: int
@@ -29,6 +30,7 @@ class Hop:
     input_grad: bool = False
     checkpoint: bool = False
     eta: float = 0.0
+    guidance: bool = True
 
     def __post_init__(self):
         if not self.t > self.s >= CLEAN:
@@ -44,13 +46,15 @@ class Hop:
 Plan = tuple[Hop, ...]
 
 
-def sampler_plan(timesteps: list[int], slots_at=lambda t: (1,), eta: float = 0.0) -> Plan:
+def sampler_plan(timesteps: list[int], slots_at=lambda t: (1,), eta: float = 0.0, guidance: bool = True) -> Plan:
     """The base sampler's own chain down to ``END``, without gradient.
 
     ``slots_at(t)`` names the slots that are on at a timestep.
     """
     ends = [*timesteps[1:], END]
-    return tuple(Hop(t, s, slots=tuple(slots_at(t)), eta=eta) for t, s in zip(timesteps, ends, strict=True))
+    return tuple(
+        Hop(t, s, slots=tuple(slots_at(t)), eta=eta, guidance=guidance) for t, s in zip(timesteps, ends, strict=True)
+    )
 
 
 def describe(plan: Plan) -> list[str]:
@@ -70,7 +74,7 @@ def describe(plan: Plan) -> list[str]:
         if hop.eps_grad:
             gradient = "gradient" if hop.input_grad else "gradient, input detached"
         slots = "slots " + "+".join(map(str, hop.slots)) if hop.slots else "no slot"
-        extra = ", checkpointed" if hop.checkpoint else ""
+        extra = ", checkpointed" * hop.checkpoint + ", no guidance" * (not hop.guidance) + ", noise" * (hop.eta > 0)
         span = f"{hop.t}->{names.get(last, last)}"
         lines.append(f"{span:<10} {count:>2} x {hop.model:<8}  {slots:<13} {gradient}{extra}")
     return lines

@@ -106,10 +106,14 @@ class Policy:
         """Forget merged weights; call after the parameters changed."""
         self._merged.clear()
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Add the loss's gradient to the slots' ``.grad``. Merged weights are forgotten: their graph is spent."""
-        loss.backward()
-        self.refresh()
+    def backward(self, loss: torch.Tensor, keep_merged: bool = False) -> None:
+        """Add the loss's gradient to the slots' ``.grad``. Merged weights are forgotten: their graph is spent.
+
+        keep_merged: keep them, and their graph, for more losses at the same parameters; then call ``refresh``.
+        """
+        loss.backward(retain_graph=keep_merged)
+        if not keep_merged:
+            self.refresh()
 
     def noise_pred(
         self, model: str, latents: torch.Tensor, t: int, prompt_embeds: torch.Tensor, slots: Sequence[int] = ()

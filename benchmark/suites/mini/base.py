@@ -7,12 +7,12 @@ Run again after an interruption, the stage goes on from its last snapshot (``bui
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import card, oracle, vae, world
+from .training import Batch, Device, Guidance, Iterations, Rate, Seed, Training
 
 MAX_TOKENS = 24
 WIDTH = 96  # of the text encoder, and so of cross-attention
@@ -165,14 +166,14 @@ def encode_images(autoencoder: AutoencoderKL, images: np.ndarray, device: str) -
 
 
 def main(
-    iterations: int = typer.Option(4500, help="Optimiser steps."),
-    images: int = typer.Option(60000, help="Training renders."),
-    batch: int = typer.Option(64),
-    rate: float = typer.Option(1.2e-3, help="Peak learning rate; warm-up, then cosine to zero."),
-    dropout: float = typer.Option(0.1, help="Share of captions left out for classifier-free guidance."),
-    guidance: float = typer.Option(7.5, help="Guidance scale of the reported samples."),
-    device: str = typer.Option("cpu"),
-    seed: int = typer.Option(0),
+    iterations: Iterations = 4500,
+    images: Annotated[int, typer.Option(help="Training renders.")] = 60000,
+    batch: Batch = 64,
+    rate: Rate = 1.2e-3,
+    dropout: Annotated[float, typer.Option(help="Share of captions left out for classifier-free guidance.")] = 0.1,
+    guidance: Guidance = 7.5,
+    device: Device = "cpu",
+    seed: Seed = 0,
 ) -> None:
     """Train text encoder and UNet together and write the pipeline folder."""
     clock = card.Stopwatch()
@@ -190,11 +191,10 @@ def main(
     print(f"{images} renders encoded in {clock():.0f} s", flush=True)
 
     models_ = torch.nn.ModuleList([text_encoder, unet])
-    average = copy.deepcopy(models_).eval().requires_grad_(False)
-    optimiser = torch.optim.AdamW(models_.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rate, total_steps=iterations, pct_start=0.04, cycle_momentum=False
-    )
+    training = Training(
+        models_.parameters(), rate, iterations, weight_decay=1e-2, warmup=0.04, cycle_momentum=False,
+        average_decay=0.9995,
+    )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     first, before = 0, 0.0
     weights = (card.PIPELINE / "vae/diffusion_pytorch_model.safetensors").read_bytes()
@@ -202,11 +202,9 @@ def main(
     state = torch.load(SNAPSHOT, weights_only=True) if SNAPSHOT.exists() else {}
     if state.get("settings") == settings:  # a snapshot of other settings is not gone on with
         models_.load_state_dict(state["models"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
+        training.load_state_dict(state["training"])
         generator.set_state(state["generator"])
-        first, before = state["step"], state["seconds"]
+        first, before = training.steps, state["seconds"]
         print(f"goes on at step {first}", flush=True)
 
     losses = []
@@ -228,21 +226,13 @@ def main(
             noisy = noisy.to(device, memory_format=torch.channels_last)
             prediction = unet(noisy, t.to(device), embedding).sample
             loss = ((prediction - noise.to(device)).square().mean(dim=(1, 2, 3)) * weight).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(models_.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            decay = min(0.9995, (step + 1) / (step + 10))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(average.parameters()), list(models_.parameters()), 1 - decay)
+            training.step(loss)
             losses.append(loss.item())
             progress.advance(task)
             if (step + 1) % 500 == 0:
                 SNAPSHOT.parent.mkdir(parents=True, exist_ok=True)
                 state = {
-                    "models": models_.state_dict(), "average": average.state_dict(), "step": step + 1,
-                    "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
+                    "models": models_.state_dict(), "training": training.state_dict(),
                     "generator": generator.get_state(), "settings": settings, "seconds": before + clock(),
                 }  # fmt: skip
                 torch.save(state, SNAPSHOT.with_suffix(".part"))
@@ -250,7 +240,8 @@ def main(
                 mean = np.mean(losses[-500:])
                 print(f"step {step + 1}  loss {mean:.4f}  {before + clock():.0f} s", flush=True)
 
-    text_encoder, unet = average
+    training.use_average()
+    models_.eval().requires_grad_(False)
     unet.to(memory_format=torch.contiguous_format)
     pipeline = assemble(autoencoder, tokenizer, text_encoder, unet)
     metrics = {"loss": float(np.mean(losses[-500:]))}

@@ -23,6 +23,7 @@ Half of all renders go through the VAE, so that a sample cannot be told from a r
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from scipy import ndimage
 
 from . import card, shortcut, vae, world
 from .reward_models import NAMES, DualEncoder, build, save, tokenize
+from .training import Batch, Device, Guidance, Rate, Training
 
 KINDS = ("edit", "corruption", "sample", "mismatch")
 ODDS = (0.45, 0.2, 0.2, 0.15)
@@ -181,8 +183,7 @@ def train(name, tokenizer, renders, judged, iterations, batch, rate, device) -> 
         return (x + strength * torch.randn(x.shape, generator=generator)).to(device)
 
     network = build(name, tokenizer).to(device)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=2e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=iterations, pct_start=0.05)
+    training = Training(network.parameters(), rate, iterations, weight_decay=2e-2)
     losses = []
     for step in track(range(iterations), description=name):
         i = torch.randint(len(images), (batch,), generator=generator)
@@ -194,11 +195,7 @@ def train(name, tokenizer, renders, judged, iterations, batch, rate, device) -> 
             pair = blurred(pair).view(-1, 2, *pair.shape[1:])
             text = (part[i].to(device) for part in (pair_tokens, pair_padding))
             loss = 0.3 * loss + preference_loss(network, pair, *text)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        training.step(loss)
         losses.append(loss.item())
         if (step + 1) % 250 == 0:
             print(f"{name} step {step + 1}  loss {np.mean(losses[-250:]):.4f}", flush=True)
@@ -206,15 +203,15 @@ def train(name, tokenizer, renders, judged, iterations, batch, rate, device) -> 
 
 
 def main(
-    only: str = typer.Option("", help="One of hps, pickscore, imagereward; all by default."),
-    iterations: int = typer.Option(0, help="Optimiser steps of each; 0: 4000 for hps, 1500 for the others."),
-    images: int = typer.Option(40000, help="Training renders."),
-    pairs: int = typer.Option(24000, help="Training pairs."),
-    batch: int = typer.Option(64),
-    rate: float = typer.Option(1.5e-3, help="Peak learning rate; warm-up, then cosine to zero."),
-    prompts: int = typer.Option(4096, help="Base samples, as many as the stage `shortcut` stored trajectories."),
-    guidance: float = typer.Option(7.5, help="Guidance scale of the base samples."),
-    device: str = typer.Option("cpu"),
+    only: Annotated[str, typer.Option(help="One of hps, pickscore, imagereward; all by default.")] = "",
+    iterations: Annotated[int, typer.Option(help="Optimiser steps of each; 0: the reward's own number.")] = 0,
+    images: Annotated[int, typer.Option(help="Training renders.")] = 40000,
+    pairs: Annotated[int, typer.Option(help="Training pairs.")] = 24000,
+    batch: Batch = 64,
+    rate: Rate = 1.5e-3,
+    prompts: Annotated[int, typer.Option(help="Base samples, ends of the trajectories of stage `shortcut`.")] = 4096,
+    guidance: Guidance = 7.5,
+    device: Device = "cpu",
 ) -> None:
     """Train the rewards and write them."""
     if only and only not in NAMES:

@@ -186,10 +186,11 @@ def train(
         x[:own_batch] = own[place, n]
         a, b = (c.view(-1, 1, 1, 1) for c in coefficients[i].unbind(1))
         wanted = ((target - a * x) / b).to(device)  # the one noise prediction that lands on the target
-        noise_pred = student.guided("base", x.to(device), timesteps[i].to(device), embeds[row.to(device)], (1,))
+        noise_pred = student.guided(
+            "base", x.to(device), timesteps[i].to(device), embeds[row.to(device)], (1,), student.guidance_scale
+        )
         loss = (F.huber_loss(noise_pred, wanted, reduction="none").mean(dim=(1, 2, 3)) * weight).mean()
         training.step(loss, policy.backward)
-        policy.refresh()
         losses.append(loss.item())
         if (step + 1) % 500 == 0:
             print(f"step {step + 1}  loss {np.mean(losses[-500:]):.4f}", flush=True)
@@ -205,7 +206,7 @@ def main(
     rank: Annotated[int, typer.Option(help="Of the LoRA.")] = 64,
     rate: Rate = 1.2e-3,
     guidance: Guidance = 7.5,
-    student_guidance: Annotated[float, typer.Option(help="Guidance scale of the student.")] = 7.5,
+    student_guidance: Annotated[float, typer.Option(help="Guidance scale of the student.")] = 3.0,
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
