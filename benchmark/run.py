@@ -122,14 +122,14 @@ def print_list() -> None:
         console.print(table)
 
 
-def print_dry_run(config: RunConfig, folder: Path, executor_timesteps: list[int]) -> None:
+def print_dry_run(config: RunConfig, folder: Path, timesteps: list[int]) -> None:
     method = config.build_method()
     console.print(f"folder  {folder}")
     console.print(json.dumps(config.model_dump(mode="json"), indent=2))
     if isinstance(method, methods.DirectReward):
         seen = None
         for progress in np.linspace(0, 1, 100, endpoint=False):
-            plan = method.plan(executor_timesteps, torch.Generator().manual_seed(0), float(progress))
+            plan = method.plan(timesteps, torch.Generator().manual_seed(0), float(progress))
             lines = describe(plan)
             if lines != seen:
                 trained = ", ".join(map(str, method.trained_slots(float(progress))))
@@ -138,10 +138,10 @@ def print_dry_run(config: RunConfig, folder: Path, executor_timesteps: list[int]
                 seen = lines
 
 
-def base_timesteps(suite: Suite, config: RunConfig) -> list[int]:
-    """The base chain's timesteps, from the scheduler's configuration alone."""
+def training_timesteps(suite: Suite, config: RunConfig) -> list[int]:
+    """The timesteps of the method's training chain, from the scheduler's configuration alone."""
     scheduler = DDIMScheduler.from_config(suite.scheduler_config(), timestep_spacing=config.settings.spacing)
-    scheduler.set_timesteps(suite.steps)
+    scheduler.set_timesteps(config.build_method().chain_steps or suite.steps)
     return scheduler.timesteps.tolist()
 
 
@@ -234,11 +234,11 @@ def launch(
         raise InputError(f"--track {track}: the package {track} is not installed; pip install {track}")
     chosen = suites.find(config.suite)
     chosen.check()
-    check_plan(config, base_timesteps(chosen, config))
+    check_plan(config, training_timesteps(chosen, config))
     folder = config.folder(out)
     if dry_run:
         console.print(headline(config, chosen))
-        print_dry_run(config, folder, base_timesteps(chosen, config))
+        print_dry_run(config, folder, training_timesteps(chosen, config))
         return 0
     check_writable(folder)
     if force:
