@@ -18,22 +18,22 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 import methods
 
 from . import records, suites
-from .config import RunConfig, read_prompts
+from .config import InputError, RunConfig, read_prompts
 from .diffusion import Executor, Policy, sampler_plan
 from .evaluation import Evaluation, evaluate
 from .pictures import before_and_after
+from .slots import SLOTS_FILE
 from .trainer import LOG_COLUMNS, Diverged, Trainer
 
 ROOT = Path(__file__).parent
 
 
-def code_fingerprint(method: str) -> str:
-    """A hash of the code that a run's numbers come from: the method's file, and what every method shares."""
+def code_fingerprint(method: str | None = None) -> str:
+    """A hash of the code that a run's numbers come from: what every method shares, and the method's file."""
     shared = ["cell.py", "config.py", "trainer.py", "evaluation.py", "ledger.py", "diffusion/*.py", "rewards/*.py"]
     shared += ["suites/interface.py"]
     files = [path for pattern in shared for path in sorted(ROOT.glob(pattern))]
-    folder = Path(methods.__file__).parent
-    files += [folder / "interface.py", folder / f"{method}.py"]
+    files += [Path(methods.interface.__file__), *([methods.source(method)] if method else [])]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
@@ -95,6 +95,8 @@ class Cell:
         if track:
             self.accelerator.init_trackers("benchmark", config=_flat(config.model_dump(mode="json")))
         reward = self.suite.reward(config.reward)
+        if self.method.needs_gradient and not reward.differentiable:
+            raise InputError(f"{config.method} needs the reward's gradient, and {config.reward} has none; use ddpo")
         self.trainer = Trainer(config, self.suite, self.executor, self.method, reward, prompts, self.accelerator)
         self.stop = False
 
@@ -117,7 +119,7 @@ class Cell:
         reward = self.config.reward
         extra = None if reward in suite.reward_names() else [reward, suite.reward(reward).version]
         key = [suite.fingerprint(), self.executor.guidance_scale, self.executor.timesteps, settings.test_prompts,
-               settings.split, extra, code_fingerprint("interface"), torch.__version__, torch.get_num_threads(),
+               settings.split, extra, code_fingerprint(), torch.__version__, torch.get_num_threads(),
                self.config.device]  # fmt: skip
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
         path = self.root / self.config.suite / "base" / f"{name}.pt"
@@ -247,6 +249,9 @@ class Cell:
     def finish(self, before: Evaluation) -> Evaluation:
         """Evaluate the tuned model; write its LoRA, scores and picture."""
         self.policy.save_lora(self.folder / "lora")
+        if len(self.policy.slots) > 1:
+            active = {t: self.method.slots_at(t, self.executor.timesteps) for t in self.executor.timesteps}
+            records.write_json(self.folder / "lora" / SLOTS_FILE, {str(t): slots for t, slots in active.items()})
         self.console.print("evaluating the tuned model")
         after = self._evaluate(self.method.sampler_plan(self.executor.timesteps))
         scores = pd.concat([before.scores.assign(when="before"), after.scores.assign(when="after")])

@@ -105,7 +105,7 @@ class RunConfig(BaseModel):
             text = json.dumps(self.model_dump(mode="json", exclude={"device"}), sort_keys=True)
             name += "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
         reward = re.sub(r"[^\w.+-]", "", self.reward.replace("*", "x"))[:120]
-        return root / self.suite / reward / self.method / name
+        return root / self.suite / reward / self.method.replace(":", ".") / name
 
 
 def _value(text: str):
@@ -130,10 +130,14 @@ def resolve(
     """The configuration of a command line; InputError for the first thing that is wrong with it."""
     if suite not in suites.names():
         raise unknown("suite", suite, suites.names())
-    method = method.replace("-", "_")
-    if method not in methods.names():
-        raise unknown("method", method, methods.names())
-    chosen, cls = suites.find(suite), methods.find(method)
+    if ":" not in method and method not in methods.names():
+        method = method.replace("-", "_")
+    try:
+        chosen, cls = suites.find(suite), methods.find(method)
+    except KeyError:
+        raise unknown("method", method, methods.names()) from None
+    except (ImportError, TypeError) as error:
+        raise InputError(str(error)) from None
     try:
         weights = chosen.reward_weights(reward)
         reward = reward if reward in chosen.combinations else canonical(weights)

@@ -5,6 +5,7 @@ python -m benchmark.run --method shortft --reward hps
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import torch
 import typer
 from diffusers import DDIMScheduler
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import methods
@@ -122,6 +124,17 @@ def print_list() -> None:
         console.print(table)
 
 
+def print_method(name: str, cls: type[methods.Method]) -> None:
+    """What a method is, from its file, and its options."""
+    console.print((inspect.getmodule(cls).__doc__ or cls.__doc__ or "").strip(), markup=False, highlight=False)
+    table = Table(title=f"Options of {name}: --set name=value", title_justify="left")
+    for column in ("name", "default", "what it is [where the default comes from]"):
+        table.add_column(column)
+    for option, field in cls.model_fields.items():
+        table.add_row(option, str(field.default), escape(field.description or ""))
+    console.print(table)
+
+
 def print_dry_run(config: RunConfig, folder: Path, timesteps: list[int]) -> None:
     method = config.build_method()
     console.print(f"folder  {folder}")
@@ -175,7 +188,9 @@ def print_summary(summary: records.Summary, folder: Path) -> None:
 
 @app.command()
 def main(
-    method: Annotated[str, typer.Option(help="Which method; --list names them.")] = "shortft",
+    method: Annotated[
+        str, typer.Option(help="Which method: --list names them; or your own, as package.module:Class.")
+    ] = "shortft",
     reward: Annotated[str, typer.Option(help="A reward, or a sum such as '10*pickscore + 2*hps'.")] = "hps",
     suite: Annotated[str, typer.Option(help="Base model, rewards and prompts; --list names them.")] = "mini",
     seed: Annotated[int, typer.Option(help="Seed of LoRA, prompts, noise and the method's randomness.")] = 0,
@@ -197,6 +212,9 @@ def main(
         float, typer.Option(help="Seconds of training between checkpoints; changes no result.")
     ] = 20.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved run and its plan, and stop.")] = False,
+    help_method: Annotated[
+        bool, typer.Option("--help-method", help="Explain --method and its options, and stop.")
+    ] = False,
     list_: Annotated[bool, typer.Option("--list", help="List methods, rewards and suites, and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start anew, whatever the folder holds.")] = False,
 ) -> None:
@@ -209,6 +227,9 @@ def main(
             print_list()
             raise typer.Exit(0)
         config = resolve(suite, method, reward, seed, budget, device, prompts, set_ or [])
+        if help_method:
+            print_method(config.method, methods.find(config.method))
+            raise typer.Exit(0)
         code = launch(config, out, track, checkpoint_seconds, dry_run, force)
     except (InputError, SuiteError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,32 +1,67 @@
-"""One file per method. The folder is scanned: a new file with a ``Method`` in it is a new method."""
+"""One file per method. The folder is scanned: a new file with a ``Method`` in it is a new method.
+
+Methods from elsewhere come by ``package.module:Class``, or by an installed package's entry point in the group
+``benchmark.methods``, under the entry point's name.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import pkgutil
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 from .interface import Batch, DirectReward, Method, Update
 
-__all__ = ["Batch", "DirectReward", "Method", "Update", "find", "names"]
+__all__ = ["Batch", "DirectReward", "Method", "Update", "find", "names", "source"]
 
 
-def names() -> list[str]:
-    """The methods' names, which are the names of their files."""
+def _own() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "interface")
 
 
+def _installed() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="benchmark.methods")}
+
+
+def names() -> list[str]:
+    """The methods' names: those of the files here, then those of installed packages."""
+    return [*_own(), *sorted(set(_installed()) - set(_own()))]
+
+
 def find(name: str) -> type[Method]:
-    """The class of a method; hyphens in the name are as good as underscores. KeyError for an unknown one."""
-    name = name.replace("-", "_")
-    if name not in names():
-        raise KeyError(name)
-    module = importlib.import_module(f"{__name__}.{name}")
+    """The class of a method; hyphens in the name are as good as underscores.
+
+    KeyError for an unknown name; ImportError or TypeError, with one clear line, for one that cannot be used.
+    """
+    if ":" in name:
+        return _load(name)
+    own = name.replace("-", "_")
+    if own not in _own():
+        return _load(_installed()[name].value)
+    module = importlib.import_module(f"{__name__}.{own}")
     classes = [
         member
         for _, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, Method) and member.__module__ == module.__name__ and not inspect.isabstract(member)
     ]
     if len(classes) != 1:
-        raise TypeError(f"methods/{name}.py must define exactly one method, found {len(classes)}")
+        raise TypeError(f"methods/{own}.py must define exactly one method, found {len(classes)}")
     return classes[0]
+
+
+def _load(path: str) -> type[Method]:
+    """The class at ``package.module:Class``."""
+    try:
+        cls = EntryPoint("method", path, "benchmark.methods").load()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ImportError(f"method {path!r} cannot be imported as package.module:Class: {error}") from None
+    if not (inspect.isclass(cls) and issubclass(cls, Method)) or inspect.isabstract(cls):
+        raise TypeError(f"{path!r} is not a subclass of methods.Method or methods.DirectReward with all it needs")
+    return cls
+
+
+def source(name: str) -> Path:
+    """The file that defines a method."""
+    return Path(inspect.getfile(find(name)))
