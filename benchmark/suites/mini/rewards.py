@@ -41,7 +41,8 @@ KINDS = ("edit", "corruption", "sample", "mismatch")
 ODDS = (0.45, 0.2, 0.2, 0.15)
 SLIPS = 0.02
 NOTICEABLE = 0.3  # difference in severity
-ITERATIONS = {"hps": 4000, "pickscore": 1500, "imagereward": 1500}
+ITERATIONS = {"hps": 5500, "pickscore": 1500, "imagereward": 1500}
+PAIRS = {"hps": 48000, "pickscore": 24000, "imagereward": 24000}
 SEEDS = {"hps": 11, "pickscore": 22, "imagereward": 33}
 
 
@@ -206,7 +207,7 @@ def main(
     only: Annotated[str, typer.Option(help="One of hps, pickscore, imagereward; all by default.")] = "",
     iterations: Annotated[int, typer.Option(help="Optimiser steps of each; 0: the reward's own number.")] = 0,
     images: Annotated[int, typer.Option(help="Training renders.")] = 40000,
-    pairs: Annotated[int, typer.Option(help="Training pairs.")] = 24000,
+    pairs: Annotated[int, typer.Option(help="Training pairs of each; 0: the reward's own number.")] = 0,
     batch: Batch = 64,
     rate: Rate = 1.5e-3,
     prompts: Annotated[int, typer.Option(help="Base samples, ends of the trajectories of stage `shortcut`.")] = 4096,
@@ -239,7 +240,7 @@ def main(
     for name in [only] if only else NAMES:
         clock = card.Stopwatch()
         judged = {s: preferences(s, n, samples[s], sampled[s], autoencoder, SEEDS[name])
-                  for s, n in (("train", pairs), ("test", 2000))}  # fmt: skip
+                  for s, n in (("train", pairs or PAIRS[name]), ("test", 2000))}  # fmt: skip
         steps = iterations or ITERATIONS[name]
         network = train(name, pipeline.tokenizer, (pixels, captions), judged["train"], steps, batch, rate, device)
         if name == "imagereward":
@@ -257,7 +258,7 @@ def main(
         card.write(
             f"reward-{name}", [card.REWARDS / f"{name}.safetensors"], round(shared + clock(), 1), device,
             sum(p.numel() for p in network.parameters()), metrics,
-            iterations=steps, images=images, pairs=pairs, batch=batch, rate=rate, seed=SEEDS[name],
+            iterations=steps, images=images, pairs=pairs or PAIRS[name], batch=batch, rate=rate, seed=SEEDS[name],
         )  # fmt: skip
         print(name, json.dumps(metrics, indent=2), f"{clock():.0f} s", flush=True)
 

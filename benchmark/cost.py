@@ -1,0 +1,194 @@
+"""What a step of every method costs, beside the denoiser, decoder and reward calls that it needs.
+
+    python -m benchmark.cost                         every method, suite mini, batch 8
+    python -m benchmark.cost --method draft_k --set k=5
+
+Denoiser calls are counted per image, twice with guidance; ShortFT's step is one of its first stage, the longest.
+Each method runs in a process of its own, so that its peak memory is its own. There, steps of the trainer and the calls
+that one such step makes, one by one and alone, are timed in turns; the ratio of the two is our overhead.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import methods
+
+from .cell import Cell
+from .config import InputError, resolve
+from .records import environment, write_json
+from .suites import SuiteError
+
+console = Console()
+app = typer.Typer(add_completion=False)
+
+
+def record_calls(cell: Cell, steps: int) -> collections.Counter:
+    """How often ``steps`` optimiser steps make each kind of call: (part, images, key of the ledger, backward)."""
+    ledger, calls = cell.executor.ledger, collections.Counter()
+    enter = ledger.call
+
+    def call(part, images, key, cost, backward=False, recomputed=False):
+        calls[part, images, key, backward] += 1
+        if recomputed:
+            calls[part, images, (*key[:2], False, False), False] += 1
+        enter(part, images, key, cost, backward, recomputed)
+
+    ledger.call = call
+    collections.deque(itertools.islice(cell.trainer.steps(), steps), maxlen=0)
+    del ledger.call
+    return calls
+
+
+def make_call(cell: Cell, part: str, images: int, key, backward: bool):
+    """A function that makes one such call alone, backward pass included."""
+    executor, suite, batch = cell.executor, cell.suite, cell.trainer.batch()
+    size = executor.policy.unet.config.sample_size
+    latents = torch.randn((images, executor.policy.unet.config.in_channels, size, size), device=suite.device)
+    prompts = list(itertools.islice(itertools.cycle(batch.prompts), images))
+    if part == "denoiser":
+        model, slotted, _, attached = key
+        slots = executor.policy.slots if slotted else ()
+        embeds = suite.embed(prompts)
+        weights = [w.detach().requires_grad_() for w in executor.policy.merged(slots).values()] if backward else []
+        names = list(executor.policy.merged(slots))
+        inputs = weights + [latents.requires_grad_()] * attached
+
+        def forward():
+            if not weights:
+                return executor.policy.noise_pred(model, latents, 501, embeds, slots)
+            given = dict(zip(names, weights, strict=True))
+            call = (latents, 501, embeds)
+            unet = executor.policy.unet
+            return torch.func.functional_call(unet, given, call, {"return_dict": False}, tie_weights=False)[0]
+    elif part == "decoder":
+        inputs = [latents.requires_grad_()] * backward
+
+        def forward():
+            return suite.pipeline.vae.decode(latents / 0.9, return_dict=False)[0]
+    else:
+        with torch.no_grad():
+            pixels = suite.pipeline.vae.decode(latents, return_dict=False)[0].clamp(-1, 1) / 2 + 0.5
+        pixels.requires_grad_(backward)
+        inputs, reward = [pixels] * backward, suite.reward(cell.config.reward)
+
+        def forward():
+            return reward(pixels, prompts)
+
+    def run() -> None:
+        with torch.set_grad_enabled(backward):
+            result = forward()
+            if backward:
+                torch.autograd.grad(result.sum(), inputs, allow_unused=True)
+
+    return run
+
+
+def seconds_of(run) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure(cell: Cell, steps: int, rounds: int) -> dict[str, float]:
+    """Cost of one optimiser step: calls, seconds, seconds of its calls alone, peak memory."""
+    trainer, ledger = cell.trainer, cell.executor.ledger
+    next(trainer.steps())  # warm-up: the ledger measures each kind of call once
+    before = dataclasses.asdict(ledger)
+    calls = record_calls(cell, steps)
+    spent = {name: (value - before[name]) / steps for name, value in dataclasses.asdict(ledger).items()}
+    per_step = {name: spent[f"denoiser_{name}"] for name in ("forwards", "backwards", "recomputations")}
+    alone = {kind: make_call(cell, *kind) for kind in calls}
+    times: dict = collections.defaultdict(list)
+    whole, parts = [], []
+    for run in alone.values():
+        run()
+    for _ in range(rounds):  # in turns, so that a machine that slows down slows both
+        trainer.step = 1  # the same batches, and so the same random plans, as were recorded
+        whole.append(seconds_of(lambda: collections.deque(itertools.islice(trainer.steps(), steps), maxlen=0)) / steps)
+        for kind, run in alone.items():
+            times[kind].append(min(seconds_of(run) for _ in range(2)))
+        parts.append(sum(times[kind][-1] * count for kind, count in calls.items()) / steps)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return per_step | {
+        "seconds": float(np.median(whole)),
+        "alone": float(np.median(parts)),
+        "ratio": float(np.median(np.array(whole) / np.array(parts))),
+        "peak_mb": peak if cell.config.device == "cpu" else torch.cuda.max_memory_allocated() / 2**20,
+    }
+
+
+@app.command()
+def main(
+    method: Annotated[list[str] | None, typer.Option(help="Repeat for several; all by default.")] = None,
+    reward: Annotated[str, typer.Option(help="As of benchmark.run.")] = "hps",
+    suite: Annotated[str, typer.Option(help="As of benchmark.run.")] = "mini",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, as of benchmark.run.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps per round.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 5,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+    inside: Annotated[bool, typer.Option("--inside", hidden=True)] = False,
+) -> None:
+    """Time a step of each method against its calls."""
+    try:
+        configs = [
+            resolve(suite, name, reward, 0, "1000000step", device, None, set_ or [])
+            for name in method or methods.names()
+        ]
+        if inside:
+            with tempfile.TemporaryDirectory() as folder:
+                cell = Cell(configs[0], Path(folder), Path(folder), Console(stderr=True))
+                print(json.dumps(measure(cell, steps, rounds)))
+            return
+    except (InputError, SuiteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    figures = {}
+    for config in track(configs, description="methods", console=console):
+        line = [sys.executable, "-m", "benchmark.cost", "--inside", "--method", config.method, "--reward", reward,
+                "--suite", suite, "--device", device, "--steps", str(steps), "--rounds", str(rounds),
+                *itertools.chain.from_iterable(("--set", s) for s in set_ or [])]  # fmt: skip
+        result = subprocess.run(line, capture_output=True, text=True, check=False)
+        if result.returncode:
+            print(f"error: {config.method}: {result.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+            raise typer.Exit(1)
+        figures[config.method] = json.loads(result.stdout.splitlines()[-1])
+    table = Table(title=f"one optimiser step, suite {suite}, {reward}, {device}, {torch.get_num_threads()} threads")
+    formats = {
+        "forwards": ".0f", "backwards": ".0f", "recomputations": ".0f",
+        "seconds": ".3f", "alone": ".3f", "ratio": ".3f", "peak_mb": ".0f",
+    }  # fmt: skip
+    for column in ("method", *formats):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for name, row in figures.items():
+        table.add_row(name, *(format(row[column], code) for column, code in formats.items()))
+    console.print(table)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, {"environment": environment(device), "suite": suite, "reward": reward, "methods": figures})
+
+
+if __name__ == "__main__":
+    app()
