@@ -43,7 +43,11 @@ class Method(BaseModel, abc.ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     needs_gradient: ClassVar[bool] = True  # whether the reward must be differentiable
-    needs_shortcut: ClassVar[bool] = False
+
+    @property
+    def needs_shortcut(self) -> bool:
+        """Whether the suite's few-step model takes part in training."""
+        return False
 
     @property
     def slots(self) -> int:

@@ -30,7 +30,7 @@ Implementation details
 from __future__ import annotations
 
 import itertools
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -44,8 +44,6 @@ STAGES = 4
 
 class ShortFT(DirectReward):
     """ShortFT (Guo et al., ICCV 2025): gradient through a chain that a frozen few-step model shortens."""
-
-    needs_shortcut: ClassVar[bool] = True
 
     tail: int = Field(2, ge=1, le=12, description="steps of segment 1 that keep their gradient [not published: 2]")
     shares: tuple[float, ...] = Field(
@@ -64,6 +62,10 @@ class ShortFT(DirectReward):
         if len(shares) != STAGES or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise ValueError(f"expected {STAGES} shares that are not negative and add up to 1, got {list(shares)}")
         return shares
+
+    @property
+    def needs_shortcut(self) -> bool:
+        return self.shortcut == "few-step"
 
     @property
     def slots(self) -> int:

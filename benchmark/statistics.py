@@ -1,0 +1,119 @@
+"""Statistics of the benchmark: pure functions on arrays. Axes are named in each docstring.
+
+With five seeds a percentile bootstrap of a single cell covers far less than it says, so a cell's interval is an
+analytic one (``crossed_interval``), and the bootstrap is kept for what is pooled over many cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+
+class Interval(NamedTuple):
+    """An estimate and the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Reached(NamedTuple):
+    """Cost at which a curve reached a target; ``censored``: it never did, and ``cost`` is a lower bound."""
+
+    cost: float
+    censored: bool
+
+
+def iqm(scores: np.ndarray) -> float:
+    """Interquartile mean: the mean of the middle half of all scores (Agarwal et al., NeurIPS 2021)."""
+    return float(stats.trim_mean(np.asarray(scores, float), 0.25, axis=None))
+
+
+def crossed_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval:
+    """Mean of scores (seeds, prompts) for new seeds *and* new prompts, every seed having run on the same prompts.
+
+    Give paired differences of two methods for the interval of their difference. Two-way random effects: with MS_s,
+    MS_p, MS_e the mean squares of seeds, prompts and what is left,
+
+        var(mean) = (MS_s + MS_p - MS_e) / (S P),
+
+    and a t quantile at Satterthwaite's degrees of freedom (Searle, Casella, McCulloch: Variance Components, 1992).
+    Where prompts and seeds add nothing beyond MS_e the variance is not let fall below MS_e / (S P). Prompts alone, with
+    one seed, give the ordinary t interval over prompts: it says nothing about other seeds.
+    """
+    scores = np.asarray(scores, float)
+    if scores.ndim != 2 or scores.size < 2:
+        raise ValueError(f"expected scores (seeds, prompts) with at least two values, got shape {scores.shape}")
+    seeds, prompts = scores.shape
+    mean = scores.mean()
+    if 1 in scores.shape:
+        half = stats.t.ppf((1 + confidence) / 2, scores.size - 1) * scores.std(ddof=1) / np.sqrt(scores.size)
+        return Interval(float(mean), float(mean - half), float(mean + half))
+    by_seed, by_prompt = scores.mean(1, keepdims=True), scores.mean(0, keepdims=True)
+    rest = scores - by_seed - by_prompt + mean
+    freedom = np.array([seeds - 1, prompts - 1, (seeds - 1) * (prompts - 1)])
+    squares = np.array([prompts * np.square(by_seed - mean).sum(), seeds * np.square(by_prompt - mean).sum(),
+                        np.square(rest).sum()]) / freedom  # fmt: skip
+    total = max(squares[0] + squares[1] - squares[2], squares[2])
+    if total <= 0:
+        return Interval(float(mean), float(mean), float(mean))
+    degrees = max(total**2 / (squares**2 / freedom).sum(), freedom[:2].min())
+    half = stats.t.ppf((1 + confidence) / 2, degrees) * np.sqrt(total / scores.size)
+    return Interval(float(mean), float(mean - half), float(mean + half))
+
+
+def stratified_bootstrap(
+    tasks: list[np.ndarray],
+    statistic: Callable[[list[np.ndarray]], float],
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of a statistic pooled over tasks; seeds, the first axis, are resampled within each task."""
+    rng = np.random.default_rng(seed)
+    tasks = [np.asarray(task, float) for task in tasks]
+    drawn = [statistic([task[rng.integers(len(task), size=len(task))] for task in tasks]) for _ in range(resamples)]
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(statistic(tasks)), float(low), float(high))
+
+
+def improvement(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Probability that a run of ours (seeds,) beats one of theirs (seeds,); a tie counts half."""
+    gap = np.subtract.outer(np.asarray(ours, float), np.asarray(theirs, float))
+    return float((gap > 0).mean() + (gap == 0).mean() / 2)
+
+
+def probability_of_improvement(
+    ours: list[np.ndarray], theirs: list[np.ndarray], resamples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Mean of ``improvement`` over tasks (a list of (seeds,) arrays each), with a stratified bootstrap interval."""
+    count = len(ours)
+
+    def mean(tasks: list[np.ndarray]) -> float:
+        return float(np.mean([improvement(a, b) for a, b in zip(tasks[:count], tasks[count:], strict=True)]))
+
+    return stratified_bootstrap([*ours, *theirs], mean, resamples, confidence, seed)
+
+
+def time_to_target(costs: np.ndarray, scores: np.ndarray, target: float) -> Reached:
+    """Cost at which a curve (points,) first reaches the target and still has it at the next evaluation.
+
+    The last point needs no next one. Censored at the last cost if it never does.
+    """
+    costs, there = np.asarray(costs, float), np.asarray(scores, float) >= target
+    kept = np.append(there[:-1] & there[1:], there[-1])
+    if not kept.any():
+        return Reached(float(costs[-1]), True)
+    return Reached(float(costs[kept.argmax()]), False)
+
+
+def frontier(points: np.ndarray) -> np.ndarray:
+    """Which points (N, objectives), larger is better, no other point beats in one objective and matches in the rest."""
+    points = np.asarray(points, float)
+    at_least = (points[None] >= points[:, None]).all(-1)
+    better = (points[None] > points[:, None]).any(-1)
+    return ~(at_least & better).any(1)
