@@ -12,6 +12,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import methods
 from benchmark.records import Summary
 from benchmark.run import app
 from benchmark.suites.mini import card
@@ -146,6 +147,29 @@ def test_bad_input_is_one_line_and_writes_nothing(arguments, words, tmp_path):
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"\n \n", "is empty"), ("a café".encode("latin-1"), "not UTF-8")])
+def test_a_bad_prompt_file_is_one_line_and_writes_nothing(content, words, tmp_path):
+    (tmp_path / "prompts.txt").write_bytes(content)
+    result = CliRunner().invoke(app, ["--prompts", str(tmp_path / "prompts.txt"), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_method_runs_from_the_command_line(tmp_path):
+    """One real step of each, through trainer, evaluation and records."""
+    for name in methods.names():
+        small = ["--budget", "1step", "--reward", "symmetry"]
+        for setting in ("test_prompts=8", "batch=2", "train_prompts=3"):
+            small += ["--set", setting]
+        result = CliRunner().invoke(app, ["--method", name, *small, "--out", str(tmp_path)])
+        assert result.exit_code == 0, (name, result.output)
+    summaries = [Summary.model_validate_json(p.read_text()) for p in tmp_path.rglob("summary.json")]
+    assert {s.method for s in summaries} == set(methods.names())
+    assert all(s.status == "done" and s.denoiser_backwards > 0 for s in summaries)
 
 
 def test_bad_input_in_a_process_of_its_own(tmp_path):
