@@ -29,12 +29,7 @@ def test_oracle():
 
 
 # Bars that the shipped weights do not meet yet; the README says so.
-OPEN = (
-    "jump 481->261",
-    "four shortcut calls",
-    "oracle on renders after the VAE",
-    "hps: agreement with the annotator",
-)
+OPEN = ("jump 481->261", "four shortcut calls")
 
 
 @pytest.fixture(scope="module")
