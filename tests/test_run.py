@@ -189,3 +189,13 @@ def test_list_and_dry_run(tmp_path):
     assert "741->501" in dry.stdout
     assert '"budget": "7step"' in dry.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_the_cost_of_a_step(tmp_path):
+    line = [sys.executable, "-m", "benchmark.cost", "--method", "draft_k", "--reward", "symmetry", "--set", "batch=2"]
+    line += ["--set", "k=2", "--steps", "1", "--rounds", "1", "--out", str(tmp_path / "cost.json")]
+    result = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    row = json.loads((tmp_path / "cost.json").read_text())["methods"]["draft_k"]
+    assert (row["forwards"], row["backwards"], row["recomputations"]) == (200, 8, 0)
+    assert row["ratio"] == pytest.approx(row["seconds"] / row["alone"])
