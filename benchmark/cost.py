@@ -120,16 +120,15 @@ def measure(cell: Cell, steps: int, rounds: int) -> dict[str, float]:
     spent = {name: (value - before[name]) / steps for name, value in dataclasses.asdict(ledger).items()}
     per_step = {name: spent[f"denoiser_{name}"] for name in ("forwards", "backwards", "recomputations")}
     alone = {kind: make_call(cell, *kind) for kind in calls}
-    times: dict = collections.defaultdict(list)
     whole, parts = [], []
     for run in alone.values():
         run()
     for _ in range(rounds):  # in turns, so that a machine that slows down slows both
         trainer.step = 1  # the same batches, and so the same random plans, as were recorded
         whole.append(seconds_of(lambda: collections.deque(itertools.islice(trainer.steps(), steps), maxlen=0)) / steps)
-        for kind, run in alone.items():
-            times[kind].append(min(seconds_of(run) for _ in range(2)))
-        parts.append(sum(times[kind][-1] * count for kind, count in calls.items()) / steps)
+        parts.append(
+            sum(min(seconds_of(alone[kind]) for _ in range(2)) * count for kind, count in calls.items()) / steps
+        )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return per_step | {
         "seconds": float(np.median(whole)),
