@@ -19,33 +19,50 @@ import methods
 
 from . import records, suites
 from .config import InputError, RunConfig, read_prompts
-from .diffusion import Executor, Policy, sampler_plan
-from .evaluation import Evaluation, evaluate
+from .diffusion import Executor, Plan, Policy, sampler_plan
+from .evaluation import VARIED, VARIED_ON_CURVE, Evaluation, evaluate
 from .pictures import before_and_after
 from .slots import SLOTS_FILE
 from .trainer import LOG_COLUMNS, Diverged, Trainer
 
 ROOT = Path(__file__).parent
+PROTOCOL_VERSION = 1  # raise it with any change after which the same configuration gives other numbers
 
 
-def code_fingerprint(method: str | None = None) -> str:
-    """A hash of the code that a run's numbers come from: what every method shares, and the method's file."""
+def _digest(*paths: Path) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+
+
+def code_fingerprint() -> str:
+    """A hash of the code that every method's numbers come from."""
     shared = ["cell.py", "config.py", "trainer.py", "evaluation.py", "ledger.py", "diffusion/*.py", "rewards/*.py"]
     shared += ["suites/interface.py"]
     files = [path for pattern in shared for path in sorted(ROOT.glob(pattern))]
-    files += [Path(methods.interface.__file__), *([methods.source(method)] if method else [])]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+    return _digest(*files, Path(methods.interface.__file__))
 
 
 def identity(config: RunConfig) -> dict:
-    """What a folder's records belong to: configuration, code, weights, and the training prompts where given."""
-    prompts = Path(config.prompts).read_bytes() if config.prompts else b""
+    """What a folder's records belong to: configuration, method, weights, training prompts where given, and code.
+
+    Finished records stay valid when only the shared ``code`` changes: what changes numbers gets a new ``protocol``,
+    and a test reproduces a recorded cell. An unfinished run is resumed by the very code that began it.
+    """
     return {
         "config": config.model_dump(mode="json"),
-        "code": code_fingerprint(config.method),
+        "protocol": PROTOCOL_VERSION,
+        "method": _digest(methods.source(config.method)),
         "weights": suites.find(config.suite).fingerprint(),
-        "prompts": hashlib.sha256(prompts).hexdigest()[:16],
+        "prompts": _digest(*([Path(config.prompts)] if config.prompts else [])),
+        "code": code_fingerprint(),
     }
+
+
+def finished(folder: Path, config: RunConfig) -> records.Summary | None:
+    """The summary of a finished run of this configuration, or None."""
+    summary, there = records.read_summary(folder), records.read_json(folder / "run.json") or {}
+    now = identity(config)
+    same = all(there.get(part) == now[part] for part in now if part != "code")
+    return summary if same and summary and summary.status in ("done", "diverged") else None
 
 
 class Cell:
@@ -98,20 +115,46 @@ class Cell:
         if self.method.needs_gradient and not reward.differentiable:
             raise InputError(f"{config.method} needs the reward's gradient, and {config.reward} has none; use ddpo")
         self.trainer = Trainer(config, self.suite, self.executor, self.method, reward, prompts, self.accelerator)
+        self.curve: list[dict[str, float]] = []
         self.stop = False
 
     # -- evaluation
 
-    def _evaluate(self, plan) -> Evaluation:
-        count = self.config.settings.test_prompts
-        prompts = {
-            self.config.settings.split: self.suite.prompts(self.config.settings.split, count),
-            "combinations": self.suite.prompts("combinations", max(count // 4, 1)),
-        }
+    def _evaluate(self, plan: Plan, curve: bool = False) -> Evaluation:
+        settings = self.config.settings
+        prompts = {settings.split: self.suite.prompts(settings.split, settings.test_prompts)}
+        if curve:
+            prompts[settings.split] = prompts[settings.split][: settings.curve_prompts]
+        else:
+            prompts["combinations"] = self.suite.prompts("combinations", max(settings.test_prompts // 4, 1))
         rewards = self.suite.reward_names()
         if self.config.reward not in rewards:
             rewards = [*rewards, self.config.reward]
-        return evaluate(self.executor, plan, self.suite, rewards, prompts)
+        varied = VARIED_ON_CURVE if curve else VARIED
+        return evaluate(self.executor, plan, self.suite, rewards, prompts, varied)
+
+    def _add_point(self, point: int, result: Evaluation, before: Evaluation) -> None:
+        """A point of the curve, over the prompts that every point has."""
+        settings, trainer = self.config.settings, self.trainer
+        size = min(settings.curve_prompts, settings.test_prompts), VARIED_ON_CURVE
+        result, before = result.first(*size), before.first(*size)
+        self.curve.append(
+            {"share": point / settings.curve_points, "step": trainer.step, "seconds": trainer.seconds,
+             "operations": self.executor.ledger.operations, "images": self.executor.ledger.images}
+            | {column: _finite(float(result.scores[column].mean())) for column in result.scores.columns[2:]}
+            | {"diversity": _finite(result.diversity), "drift": _finite(result.drift(before)),
+               "evaluation_seconds": result.seconds}
+        )  # fmt: skip
+
+    def _trace(self, before: Evaluation | None) -> None:
+        """Evaluate where the curve has its next point; nothing of training depends on it."""
+        points = self.config.settings.curve_points
+        point = int(self.trainer.progress * points + 1e-9)
+        if point < points and (not self.curve or point > round(self.curve[-1]["share"] * points)):
+            if self.accelerator.is_main_process:
+                result = self._evaluate(self.method.sampler_plan(self.executor.timesteps), curve=True)
+                self._add_point(point, result, before)
+            self.accelerator.wait_for_everyone()
 
     def before(self) -> Evaluation:
         """The base model's evaluation: made once per suite and kept beside the runs."""
@@ -135,15 +178,18 @@ class Cell:
     def _checkpoint(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        records.save_state(self.folder / "checkpoint.pt", self.trainer.state_dict())
+        records.save_state(self.folder / "checkpoint.pt", self.trainer.state_dict() | {"curve": self.curve})
         log = pd.DataFrame(self.trainer.log, columns=LOG_COLUMNS)
         records.write_text(self.folder / "log.csv", log.to_csv(index=False))
 
-    def train(self) -> records.Status:
+    def train(self, before: Evaluation | None) -> records.Status:
+        """Train to the end of the budget; ``before`` is the base model's evaluation, on the main process."""
         trainer = self.trainer
         checkpoint = self.folder / "checkpoint.pt"
         if checkpoint.exists():
-            trainer.load_state_dict(torch.load(checkpoint, weights_only=True))
+            state = torch.load(checkpoint, weights_only=True)
+            trainer.load_state_dict(state)
+            self.curve = state["curve"]
             self.console.print(f"resumed at step {trainer.step} ({min(trainer.progress, 1):.0%} of the budget)")
         columns = (
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
@@ -163,6 +209,7 @@ class Cell:
                         told = row["progress"]
                         self.console.print(f"{min(told, 1):4.0%}  step {row['step']}  reward {np.mean(recent):.4f}")
                     self.accelerator.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
+                    self._trace(before)
                     if trainer.seconds - saved >= self.checkpoint_seconds or self.stop:
                         self._checkpoint()
                         saved = trainer.seconds
@@ -203,7 +250,9 @@ class Cell:
             oracle_after=pair("oracle")[1] if oracle else None,
             oracle_se=error("oracle") if oracle else None,
             diversity_before=before.diversity, diversity_after=after and _finite(after.diversity),
-            drift=after and _finite(float((after.latents - before.latents).square().mean().sqrt())),
+            drift=after and _finite(after.drift(before)),
+            peak_memory_mb=records.peak_memory_mb(self.config.device),
+            prior_seconds=self.suite.prior_seconds(self.method.needs_shortcut, reward),
             heldout={name: pair(name) for name in others},
             combinations={name: pair(name, "combinations") for name in [reward, *(["oracle"] * oracle)]},
             **dataclasses.asdict(self.executor.ledger),
@@ -226,7 +275,9 @@ class Cell:
                 self.console.print("evaluating the base model")
                 before = self.before()
             self.accelerator.wait_for_everyone()
-            status = self.train()
+            if main and not self.curve:
+                self._add_point(0, before, before)
+            status = self.train(before)
             if not main:
                 return None
             after = None
@@ -254,6 +305,9 @@ class Cell:
             records.write_json(self.folder / "lora" / SLOTS_FILE, {str(t): slots for t, slots in active.items()})
         self.console.print("evaluating the tuned model")
         after = self._evaluate(self.method.sampler_plan(self.executor.timesteps))
+        self._add_point(self.config.settings.curve_points, after, before)
+        curve = pd.DataFrame(self.curve)
+        records.write_text(self.folder / "curve.csv", curve.to_csv(index=False, float_format="%.6g"))
         scores = pd.concat([before.scores.assign(when="before"), after.scores.assign(when="after")])
         records.write_text(self.folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g"))
         before_and_after(self.folder / "before_after.png", self.executor, before, after, self.config)

@@ -74,6 +74,8 @@ class Settings(BaseModel):
     train_prompts: int = Field(4096, ge=1, description="how many of the suite's training prompts are used")
     test_prompts: int = Field(256, ge=8, description="held-out prompts of an evaluation")
     split: Literal["test", "validation"] = Field("test", description="their split; tuning looks at validation only")
+    curve_points: int = Field(8, ge=1, description="evaluations after the start, at equal shares of the budget")
+    curve_prompts: int = Field(64, ge=1, description="held-out prompts of those before the end, the first of them all")
 
 
 class RunConfig(BaseModel):

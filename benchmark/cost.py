@@ -14,7 +14,6 @@ import collections
 import dataclasses
 import itertools
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -33,7 +32,7 @@ import methods
 
 from .cell import Cell
 from .config import InputError, resolve
-from .records import environment, write_json
+from .records import environment, peak_memory_mb, write_json
 from .suites import SuiteError
 
 console = Console()
@@ -129,12 +128,11 @@ def measure(cell: Cell, steps: int, rounds: int) -> dict[str, float]:
         parts.append(
             sum(min(seconds_of(alone[kind]) for _ in range(2)) * count for kind, count in calls.items()) / steps
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return per_step | {
         "seconds": float(np.median(whole)),
         "alone": float(np.median(parts)),
         "ratio": float(np.median(np.array(whole) / np.array(parts))),
-        "peak_mb": peak if cell.config.device == "cpu" else torch.cuda.max_memory_allocated() / 2**20,
+        "peak_mb": peak_memory_mb(cell.config.device),
     }
 
 

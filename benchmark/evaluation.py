@@ -16,7 +16,7 @@ from .suites import Suite
 
 NOISE_SEED = 20_000  # of evaluations; the same for every run, so that scores are paired over methods and seeds
 CHUNK = 64
-DIVERSITY = (32, 4)  # prompts, images of each
+VARIED, VARIED_ON_CURVE, IMAGES_EACH = 32, 8, 4  # diversity: prompts, prompts at a point of a curve, images of each
 
 
 @dataclasses.dataclass
@@ -25,30 +25,42 @@ class Evaluation:
 
     scores     one row per image: split, prompt, a column per reward, oracle
     latents    final latents of the scored images, (N, C, h, w)
-    diversity  mean pairwise distance (root mean square over latents) of several images of a prompt
+    distances  mean pairwise distance (root mean square over latents) of several images of a prompt, (P,)
     """
 
     scores: pd.DataFrame
     latents: torch.Tensor
-    diversity: float
+    distances: torch.Tensor
     seconds: float
+
+    @property
+    def diversity(self) -> float:
+        return float(self.distances.mean())
 
     def mean(self, column: str, split: str) -> float:
         return float(self.scores.loc[self.scores.split == split, column].mean(skipna=False))
+
+    def first(self, prompts: int, varied: int) -> Evaluation:
+        """The part that an evaluation of the first prompts alone would have been."""
+        return Evaluation(self.scores[:prompts], self.latents[:prompts], self.distances[:varied], self.seconds)
+
+    def drift(self, base: Evaluation) -> float:
+        """Root mean square distance of the final latents from the base model's, from the same noise."""
+        return float((self.latents - base.latents).square().mean().sqrt())
 
     def to_state(self) -> dict:
         """For a checkpoint: what ``torch.load(weights_only=True)`` reads back."""
         return {
             "scores": self.scores.to_csv(index=False),
             "latents": self.latents,
-            "diversity": self.diversity,
+            "distances": self.distances,
             "seconds": self.seconds,
         }
 
     @classmethod
     def from_state(cls, state: dict) -> Evaluation:
         scores = pd.read_csv(io.StringIO(state["scores"]), float_precision="round_trip")
-        return cls(scores, state["latents"], state["diversity"], state["seconds"])
+        return cls(scores, state["latents"], state["distances"], state["seconds"])
 
 
 def noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
@@ -69,8 +81,12 @@ def evaluate(
     suite: Suite,
     rewards: list[str],
     prompts: dict[str, list[str]],
+    varied: int = VARIED,
 ) -> Evaluation:
-    """Sample ``prompts`` (split -> prompts) along ``plan`` and score the images. Nothing is entered into the ledger."""
+    """Sample ``prompts`` (split -> prompts) along ``plan`` and score the images. Nothing is entered into the ledger.
+
+    varied: of how many prompts several images are made, for their distances.
+    """
     start = time.perf_counter()
     ledger, executor.ledger = executor.ledger, Ledger()
     try:
@@ -89,12 +105,11 @@ def evaluate(
                 columns["oracle"] += suite.oracle(images, part).tolist()
         scores = pd.DataFrame({"split": [s for s, _ in flat], "prompt": texts} | columns)
 
-        count, each = DIVERSITY
-        several = [prompt for prompt in texts[:count] for _ in range(each)]
-        varied = sample(executor, plan, suite.embed(several), noise((len(several), *shape), NOISE_SEED + 1))
-        groups = varied.view(-1, each, varied[0].numel())
-        pairs = np.triu_indices(each, 1)
-        distances = (groups[:, pairs[0]] - groups[:, pairs[1]]).square().mean(-1).sqrt()
+        several = [prompt for prompt in texts[:varied] for _ in range(IMAGES_EACH)]
+        images = sample(executor, plan, suite.embed(several), noise((len(several), *shape), NOISE_SEED + 1))
+        groups = images.view(-1, IMAGES_EACH, images[0].numel())
+        pairs = np.triu_indices(IMAGES_EACH, 1)
+        distances = (groups[:, pairs[0]] - groups[:, pairs[1]]).square().mean(-1).sqrt().mean(1)
     finally:
         executor.ledger = ledger
-    return Evaluation(scores, final, float(distances.mean()), time.perf_counter() - start)
+    return Evaluation(scores, final, distances, time.perf_counter() - start)

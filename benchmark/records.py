@@ -3,6 +3,7 @@
 run.json          resolved configuration and fingerprints
 environment.json  versions, device, threads, commit
 log.csv           one row per optimiser step
+curve.csv         one row per evaluation along the budget, from start to end
 scores.csv        one row per evaluated image: when, split, prompt, every reward, oracle
 summary.json      the run in numbers (``Summary``)
 lora/             the tuned LoRA in diffusers' format
@@ -15,8 +16,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -24,7 +27,7 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ValidationError
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "pandas")
 
 Status = Literal["done", "diverged", "failed", "interrupted"]
@@ -52,6 +55,8 @@ class Summary(BaseModel):
     diversity_before: float
     diversity_after: float | None
     drift: float | None
+    peak_memory_mb: float
+    prior_seconds: dict[str, float]
     heldout: dict[str, tuple[float, float | None]]
     combinations: dict[str, tuple[float, float | None]]
     denoiser_forwards: int
@@ -109,7 +114,7 @@ def read_summary(folder: Path) -> Summary | None:
 def clear(folder: Path) -> None:
     """Remove a run's records, its identity last: what is left of a half-cleared folder is never resumed."""
     shutil.rmtree(folder / "lora", ignore_errors=True)
-    for name in ("checkpoint.pt", "summary.json", "scores.csv", "log.csv", "before_after.png", "error.txt",
+    for name in ("checkpoint.pt", "summary.json", "scores.csv", "log.csv", "curve.csv", "before_after.png", "error.txt",
                  "environment.json", "run.json"):  # fmt: skip
         (folder / name).unlink(missing_ok=True)
 
@@ -119,6 +124,14 @@ def save_state(path: Path, state: dict) -> None:
     part = _part(path)
     torch.save(state, part)
     os.replace(part, path)
+
+
+def peak_memory_mb(device: str) -> float:
+    """The most memory this process has held: CUDA's where it ran there, else resident, in MiB."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def environment(device: str) -> dict:

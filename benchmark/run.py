@@ -26,7 +26,7 @@ from rich.table import Table
 import methods
 
 from . import records, suites
-from .cell import Cell, identity
+from .cell import Cell, finished, identity
 from .config import InputError, RunConfig, read_prompts, resolve
 from .diffusion import describe
 from .suites import Suite, SuiteError
@@ -264,13 +264,13 @@ def launch(
     check_writable(folder)
     if force:
         records.clear(folder)
-    check_folder(folder, identity(config), config.device)
     console.print(headline(config, chosen))
-    done = records.read_summary(folder)
-    if done and done.status in ("done", "diverged"):
+    done = finished(folder, config)
+    if done:
         print_summary(done, folder)
         console.print("this run is done; --force starts it anew")
         return 0
+    check_folder(folder, identity(config), config.device)
     cell = Cell(config, folder, out, console, track, checkpoint_seconds)
 
     def stop(signum, frame):

@@ -24,9 +24,9 @@ from rich.table import Table
 
 import methods
 
-from .cell import identity
+from .cell import finished
 from .config import InputError, RunConfig, resolve
-from .records import Summary, read_json, read_summary
+from .records import Summary
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)
@@ -41,12 +41,6 @@ def command(config: RunConfig, overrides: list[str], out: Path) -> list[str]:
         "--reward", config.reward, "--seed", str(config.seed), "--budget", config.budget, "--device", config.device,
         "--out", str(out), *itertools.chain.from_iterable(("--set", o) for o in overrides),
     ]  # fmt: skip
-
-
-def read(config: RunConfig, out: Path) -> Summary | None:
-    """The summary of a cell, unless other settings, code or weights made it."""
-    folder = config.folder(out)
-    return read_summary(folder) if read_json(folder / "run.json") == identity(config) else None
 
 
 def print_table(rows: list[tuple[str, RunConfig, Summary | None]]) -> None:
@@ -123,7 +117,7 @@ def main(
     def launch(line: list[str]) -> subprocess.CompletedProcess:
         return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
 
-    todo = [cell for cell in cells if (found := read(cell[1], out)) is None or found.status != "done"]
+    todo = [cell for cell in cells if finished(cell[1].folder(out), cell[1]) is None]
     failed = 0
     with Progress(console=console) as progress, ThreadPoolExecutor(jobs) as pool:
         task = progress.add_task("cells", total=len(cells), completed=len(cells) - len(todo))
@@ -141,7 +135,7 @@ def main(
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)  # the running cells saw the interrupt too, and stop at a checkpoint
             raise
-    print_table([(point, config, read(config, out)) for point, config, _ in cells])
+    print_table([(point, config, finished(config.folder(out), config)) for point, config, _ in cells])
     raise typer.Exit(bool(failed))
 
 

@@ -19,7 +19,8 @@ from benchmark.suites.mini import card
 
 pytestmark = pytest.mark.slow
 # Three prompts only, so that they come again and again.
-SMALL = ("--reward", "symmetry", "--set", "test_prompts=8", "--set", "batch=2", "--set", "train_prompts=3")
+SETTINGS = ("test_prompts=8", "batch=2", "train_prompts=3", "curve_points=2", "curve_prompts=4")
+SMALL = ("--reward", "symmetry", *(word for setting in SETTINGS for word in ("--set", setting)))
 
 
 def command(*arguments, out):
@@ -61,9 +62,40 @@ def test_the_main_job(finished):
     test = scores[scores.split == "test"]
     assert test.groupby("when").symmetry.mean()["after"] == pytest.approx(summary.reward_after, abs=1e-5)
     assert {p.name for p in folder.iterdir()} == {
-        "run.json", "environment.json", "log.csv", "scores.csv", "summary.json", "lora", "before_after.png",
+        "run.json", "environment.json", "log.csv", "curve.csv", "scores.csv", "summary.json", "lora",
+        "before_after.png",
     }  # fmt: skip
     assert not [p for p in folder.rglob("*") if p.name.endswith(".part")]
+    assert set(summary.prior_seconds) == {"shortcut"}
+    assert summary.peak_memory_mb > 100
+
+
+def test_the_curve_is_of_the_same_prompts_at_every_point(finished):
+    _, out = finished
+    curve, scores = (pd.read_csv(only_folder(out) / name) for name in ("curve.csv", "scores.csv"))
+    assert curve.share.tolist() == [0, 0.5, 1]
+    assert curve.step.tolist() == [0, 3, 6]
+    assert curve.drift[0] == 0 < curve.drift[1]
+    first = scores[scores.split == "test"].groupby("when", sort=False).head(4).groupby("when")
+    for column in ("symmetry", "hps", "oracle"):
+        ends = first[column].mean()
+        assert curve[column].iloc[[0, -1]].tolist() == pytest.approx([ends["before"], ends["after"]], abs=1e-5)
+    assert curve.symmetry[1] != curve.symmetry[0]
+
+
+def test_evaluating_changes_nothing_of_training(finished, tmp_path):
+    """Ten points instead of two, and a tracker: the same log and the same weights."""
+    _, whole = finished
+    more = ("--set", "curve_points=10", "--track", "tensorboard")
+    result = run("--method", "shortft", "--budget", "6step", *SMALL, *more, out=tmp_path)
+    assert result.returncode == 0, result.stderr
+    ours, theirs = only_folder(tmp_path), only_folder(whole)
+    assert len(pd.read_csv(ours / "curve.csv")) == 7  # a point a step at most
+    a, b = (pd.read_csv(folder / "log.csv").drop(columns="seconds") for folder in (ours, theirs))
+    assert a.equals(b)
+    for part in sorted(p.relative_to(theirs) for p in (theirs / "lora").rglob("*.safetensors")):
+        a, b = load_file(ours / part), load_file(theirs / part)
+        assert all(a[name].equal(b[name]) for name in b)
 
 
 def test_the_same_command_again_says_that_it_is_done(finished):
@@ -75,15 +107,18 @@ def test_the_same_command_again_says_that_it_is_done(finished):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
 
 
-def test_other_code_is_refused(finished):
+@pytest.mark.parametrize(("part", "refused"), [("protocol", True), ("method", True), ("code", False)])
+def test_what_other_code_made(part, refused, finished):
+    """Another protocol or method file is refused; a finished run outlives a change of shared code alone."""
     _, out = finished
     record = only_folder(out) / "run.json"
     content = record.read_text()
-    record.write_text(json.dumps(json.loads(content) | {"code": "0"}))
+    record.write_text(json.dumps(json.loads(content) | {part: "0"}))
     result = run("--method", "shortft", "--budget", "6step", *SMALL, out=out)
     record.write_text(content)
-    assert result.returncode == 2
-    assert "made by other code" in result.stderr
+    assert result.returncode == (2 if refused else 0)
+    assert (f"made by other {part}" in result.stderr) is refused
+    assert ("is done" in result.stdout) is not refused
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -110,7 +145,10 @@ def test_a_killed_run_resumes_to_the_same_numbers(how, finished, tmp_path):
         a, b = load_file(ours / part), load_file(theirs / part)
         assert all(a[name].equal(b[name]) for name in b)
     assert (ours / "scores.csv").read_text() == (theirs / "scores.csv").read_text()
-    changing = {"seconds", "evaluation_seconds"}
+    a, b = (pd.read_csv(folder / "curve.csv") for folder in (ours, theirs))
+    columns = [c for c in a.columns if "seconds" not in c]
+    assert a[columns].equals(b[columns])
+    changing = {"seconds", "evaluation_seconds", "peak_memory_mb"}
     a, b = (json.loads((folder / "summary.json").read_text()) for folder in (ours, theirs))
     assert {k: v for k, v in a.items() if k not in changing} == {k: v for k, v in b.items() if k not in changing}
 
@@ -162,10 +200,7 @@ def test_a_bad_prompt_file_is_one_line_and_writes_nothing(content, words, tmp_pa
 def test_every_method_runs_from_the_command_line(tmp_path):
     """One real step of each, through trainer, evaluation and records."""
     for name in methods.names():
-        small = ["--budget", "1step", "--reward", "symmetry"]
-        for setting in ("test_prompts=8", "batch=2", "train_prompts=3"):
-            small += ["--set", setting]
-        result = CliRunner().invoke(app, ["--method", name, *small, "--out", str(tmp_path)])
+        result = CliRunner().invoke(app, ["--method", name, "--budget", "1step", *SMALL, "--out", str(tmp_path)])
         assert result.exit_code == 0, (name, result.output)
     summaries = [Summary.model_validate_json(p.read_text()) for p in tmp_path.rglob("summary.json")]
     assert {s.method for s in summaries} == set(methods.names())

@@ -50,6 +50,10 @@ class Suite(abc.ABC):
     def fingerprint(self) -> str:
         """A hash of weights, prompts and scoring: runs with different ones are different runs."""
 
+    def prior_seconds(self, shortcut: bool, reward: str) -> dict[str, float]:
+        """Seconds that making the shortcut (where used) and the reward's models took; empty where nobody knows."""
+        return {}
+
     @abc.abstractmethod
     def scheduler_config(self) -> dict:
         """The configuration of the base pipeline's scheduler."""

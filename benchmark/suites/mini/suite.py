@@ -56,6 +56,11 @@ class Mini(Suite):
             digests.append((module.__name__, hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()))
         return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
 
+    def prior_seconds(self, shortcut: bool, reward: str) -> dict[str, float]:
+        cards = {"shortcut": "shortcut"} if shortcut else {}
+        cards |= {name: f"reward-{name}" for name in self.reward_weights(reward) if name in self.learned_rewards}
+        return {part: json.loads((card.CARDS / f"{name}.json").read_text())["seconds"] for part, name in cards.items()}
+
     def scheduler_config(self) -> dict:
         return json.loads((card.PIPELINE / "scheduler/scheduler_config.json").read_text())
 
