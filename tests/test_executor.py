@@ -3,11 +3,13 @@ import dataclasses
 import pytest
 import torch
 from conftest import PROMPTS, brightness, build_executor, embed, noise, randomise, tiny_unet
+from diffusers.models.attention_processor import Attention
 from torch.nn.functional import scaled_dot_product_attention
 
+import methods
 from benchmark.diffusion import CLEAN, Hop, describe, sampler_plan
 from benchmark.ledger import Ledger, count_operations
-from methods import find
+from methods import Batch
 
 
 def diffusers_latents(pipeline, **options):
@@ -91,7 +93,7 @@ def gradients(executor, pipeline, plan):
 
 def test_gradient_agrees_with_finite_differences(pipeline):
     executor = double_executor(pipeline)
-    plan = find("shortft")().plan(executor.timesteps, None, 0.0)
+    plan = methods.find("shortft")().plan(executor.timesteps, None, 0.0)
     chain = tuple(hop.with_gradient() for hop in plan[10:])  # a chain whose every hop has its gradient
     found = gradients(executor, pipeline, chain)
     generator = torch.Generator().manual_seed(5)
@@ -112,7 +114,7 @@ def test_gradient_agrees_with_finite_differences(pipeline):
 
 def test_checkpointing_changes_no_gradient(pipeline):
     executor = double_executor(pipeline)
-    plans = [find("shortft")(checkpoint=c).plan(executor.timesteps, None, 0.0) for c in (False, True)]
+    plans = [methods.find("shortft")(checkpoint=c).plan(executor.timesteps, None, 0.0) for c in (False, True)]
     plain, checkpointed = (gradients(executor, pipeline, plan) for plan in plans)
     for a, b in zip(plain, checkpointed, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
@@ -149,7 +151,7 @@ def test_describe_joins_like_hops():
 
 def test_the_ledger_counts_the_calls_of_a_step(pipeline):
     executor = build_executor(pipeline, 4, shortcut=tiny_unet(7))
-    plan = find("shortft")().plan(executor.timesteps, None, 0.0)
+    plan = methods.find("shortft")().plan(executor.timesteps, None, 0.0)
     executor.policy.backward(-executor.decode(executor.run(plan, noise(), embed(pipeline, PROMPTS))).mean())
     ledger = executor.ledger
     base, shortcut = 12 + 3, 3
@@ -158,19 +160,51 @@ def test_the_ledger_counts_the_calls_of_a_step(pipeline):
     assert (ledger.images, ledger.decoder_forwards, ledger.decoder_backwards) == (2, 2, 2)
 
 
-def test_operations_agree_with_the_counter_over_a_whole_step(pipeline):
-    executor = build_executor(pipeline, 4, shortcut=tiny_unet(7))
-    embeds = embed(pipeline, PROMPTS * 4)  # the batch of a real step: merging LoRAs is then less than 1%
-    plan = find("shortft")().plan(executor.timesteps, None, 0.0)
+@pytest.mark.parametrize("name", methods.names())
+def test_operations_agree_with_the_counter_over_a_whole_step(name, pipeline):
+    method = methods.find(name)()
+    executor = build_executor(pipeline, method.slots, shortcut=tiny_unet(7))
+    prompts = PROMPTS * 4  # the batch of a real step: merging LoRAs is then less than 1%
+    embeds = embed(pipeline, prompts)
 
     def step():
-        images = executor.decode(executor.run(plan, noise(8), embeds))
-        executor.policy.backward(-images.mean())
+        batch = Batch(prompts, embeds, noise(8), torch.Generator().manual_seed(0), 0.0)
+        for _ in method.updates(executor, batch, brightness):
+            pass
 
     step()  # costs of single calls are measured now, so that the counter below sees the step alone
     executor.ledger.operations = 0
     whole = count_operations(step)
     assert executor.ledger.operations == pytest.approx(whole, rel=0.01)
+
+
+def test_a_denoiser_call_by_hand_from_layer_shapes(pipeline):
+    """Every convolution, linear layer and attention of the UNet, from the shapes that go through them."""
+    counts = []
+
+    def layer(module, inputs, output):
+        taps = module.weight[0].numel()  # of each output
+        counts.append(2 * output.numel() * taps)
+
+    def attention(module, inputs, options, output):
+        hidden, context = inputs[0], options.get("encoder_hidden_states")
+        context = hidden if context is None else context
+        products = 2  # queries with keys, weights with values
+        counts.append(products * 2 * len(hidden) * hidden.shape[1] * context.shape[1] * module.to_q.out_features)
+
+    for module in pipeline.unet.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(layer)
+        elif isinstance(module, Attention):
+            module.register_forward_hook(attention, with_kwargs=True)
+    embeds = embed(pipeline, PROMPTS)
+    with torch.no_grad():
+        pipeline.unet(noise(), 1, embeds)
+    by_hand = sum(counts)
+    assert sum(counts) > 1e6
+    executor = build_executor(pipeline)
+    executor.run((Hop(981, 961, guidance=False),), noise(), embeds)
+    assert executor.ledger.operations == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_operations_by_hand():
