@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 import methods
 
 from . import records, suites
-from .config import InputError, RunConfig, read_prompts
+from .config import InputError, RunConfig, Settings, read_prompts
 from .diffusion import Executor, Plan, Policy, sampler_plan
 from .evaluation import VARIED, VARIED_ON_CURVE, Evaluation, evaluate
 from .pictures import before_and_after
@@ -51,7 +51,7 @@ def identity(config: RunConfig) -> dict:
         "config": config.model_dump(mode="json"),
         "protocol": PROTOCOL_VERSION,
         "method": _digest(methods.source(config.method)),
-        "weights": suites.find(config.suite).fingerprint(),
+        "weights": suites.find(config.suite).fingerprint(config.build_method().needs_shortcut),
         "prompts": _digest(*([Path(config.prompts)] if config.prompts else [])),
         "code": code_fingerprint(),
     }
@@ -63,6 +63,16 @@ def finished(folder: Path, config: RunConfig) -> records.Summary | None:
     now = identity(config)
     same = all(there.get(part) == now[part] for part in now if part != "code")
     return summary if same and summary and summary.status in ("done", "diverged") else None
+
+
+def build_executor(suite: suites.Suite, settings: Settings, slots: int, shortcut: bool, seed: int) -> Executor:
+    """The executor of a loaded suite's base model, to which it adds ``slots`` LoRA slots in place."""
+    few_step = suite.shortcut if shortcut else None  # first: a copy of the UNet as it is
+    policy = Policy(suite.pipeline.unet, few_step, slots, settings.rank, seed)
+    return Executor(
+        policy, suite.pipeline.vae, suite.pipeline.scheduler, suite.embed([""]),
+        settings.guidance_scale or suite.guidance_scale, suite.shortcut_guidance_scale, suite.steps, settings.spacing,
+    )  # fmt: skip
 
 
 class Cell:
@@ -90,19 +100,8 @@ class Cell:
         self.suite = suites.find(config.suite).load(str(self.accelerator.device) if several else config.device)
         self.method = config.build_method()
         settings = config.settings
-        # The policy changes a UNet in place; the suite's own stays as it is for the shortcut's copy.
-        shortcut = self.suite.shortcut if self.method.needs_shortcut else None
-        self.policy = Policy(self.suite.pipeline.unet, shortcut, self.method.slots, settings.rank, config.seed)
-        self.executor = Executor(
-            self.policy,
-            self.suite.pipeline.vae,
-            self.suite.pipeline.scheduler,
-            self.suite.embed([""]),
-            settings.guidance_scale or self.suite.guidance_scale,
-            self.suite.shortcut_guidance_scale,
-            self.suite.steps,
-            settings.spacing,
-        )
+        self.executor = build_executor(self.suite, settings, self.method.slots, self.method.needs_shortcut, config.seed)
+        self.policy = self.executor.policy
         prompts = (
             read_prompts(Path(config.prompts))
             if config.prompts
@@ -161,7 +160,7 @@ class Cell:
         settings, suite = self.config.settings, self.suite
         reward = self.config.reward
         extra = None if reward in suite.reward_names() else [reward, suite.reward(reward).version]
-        key = [suite.fingerprint(), self.executor.guidance_scale, self.executor.timesteps, settings.test_prompts,
+        key = [suite.fingerprint(False), self.executor.guidance_scale, self.executor.timesteps, settings.test_prompts,
                settings.split, extra, code_fingerprint(), torch.__version__, torch.get_num_threads(),
                self.config.device]  # fmt: skip
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]

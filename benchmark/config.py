@@ -16,6 +16,7 @@ import methods
 from methods import Method
 
 from . import suites
+from .records import file_name
 from .rewards import canonical
 
 
@@ -96,6 +97,13 @@ class RunConfig(BaseModel):
     def build_method(self) -> Method:
         return methods.find(self.method)(**self.options)
 
+    def overrides(self) -> list[str]:
+        """What ``--set`` has to be given to get this configuration: everything that is not a default."""
+        usual = methods.find(self.method)().model_dump(mode="json")
+        changed = {name: value for name, value in self.options.items() if value != usual[name]}
+        changed |= self.settings.model_dump(mode="json", exclude_defaults=True)
+        return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in changed.items()]
+
     def folder(self, root: Path) -> Path:
         """``root/suite/reward/method/seed-n``, with a hash of all that differs from the suite's standard run."""
         standard = RunConfig(
@@ -106,8 +114,7 @@ class RunConfig(BaseModel):
         if self != standard:
             text = json.dumps(self.model_dump(mode="json", exclude={"device"}), sort_keys=True)
             name += "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
-        reward = re.sub(r"[^\w.+-]", "", self.reward.replace("*", "x"))[:120]
-        return root / self.suite / reward / self.method.replace(":", ".") / name
+        return root / self.suite / file_name(self.reward) / self.method.replace(":", ".") / name
 
 
 def _value(text: str):
@@ -177,6 +184,14 @@ def resolve(
         suite=suite, method=method, reward=reward, seed=seed, budget=budget,
         device=device, prompts=prompts, settings=settings, options=built.model_dump(mode="json"),
     )  # fmt: skip
+
+
+def split_variant(text: str) -> tuple[str, list[str]]:
+    """Method and ``name=value`` options of a variant: a method, or one with options (``shortft shortcut=naive``)."""
+    words = text.split()
+    if not words:
+        raise InputError("a method's name is empty; expected a method, or one with options: 'shortft shortcut=naive'")
+    return words[0], words[1:]
 
 
 def read_prompts(path: Path) -> list[str]:

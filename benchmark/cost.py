@@ -64,19 +64,13 @@ def make_call(cell: Cell, part: str, images: int, key, backward: bool):
     prompts = list(itertools.islice(itertools.cycle(batch.prompts), images))
     if part == "denoiser":
         model, slotted, _, attached = key
-        slots = executor.policy.slots if slotted else ()
+        merged = executor.policy.merged(executor.policy.slots if slotted else (), model)
+        given = {name: weight.detach().requires_grad_(backward) for name, weight in merged.items()}
         embeds = suite.embed(prompts)
-        weights = [w.detach().requires_grad_() for w in executor.policy.merged(slots).values()] if backward else []
-        names = list(executor.policy.merged(slots))
-        inputs = weights + [latents.requires_grad_()] * attached
+        inputs = [*given.values()] * backward + [latents.requires_grad_()] * attached
 
         def forward():
-            if not weights:
-                return executor.policy.noise_pred(model, latents, 501, embeds, slots)
-            given = dict(zip(names, weights, strict=True))
-            call = (latents, 501, embeds)
-            unet = executor.policy.unet
-            return torch.func.functional_call(unet, given, call, {"return_dict": False}, tie_weights=False)[0]
+            return executor.policy.call(model, latents, 501, embeds, given)
     elif part == "decoder":
         inputs = [latents.requires_grad_()] * backward
 
@@ -125,9 +119,7 @@ def measure(cell: Cell, steps: int, rounds: int) -> dict[str, float]:
     for _ in range(rounds):  # in turns, so that a machine that slows down slows both
         trainer.step = 1  # the same batches, and so the same random plans, as were recorded
         whole.append(seconds_of(lambda: collections.deque(itertools.islice(trainer.steps(), steps), maxlen=0)) / steps)
-        parts.append(
-            sum(min(seconds_of(alone[kind]) for _ in range(2)) * count for kind, count in calls.items()) / steps
-        )
+        parts.append(sum(seconds_of(alone[kind]) for kind, count in calls.items() for _ in range(count)) / steps)
     return per_step | {
         "seconds": float(np.median(whole)),
         "alone": float(np.median(parts)),

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -68,6 +69,11 @@ class Summary(BaseModel):
     reward_backwards: int
     images: int
     operations: int
+
+
+def file_name(reward: str) -> str:
+    """A reward's name or expression as the name of a file or folder."""
+    return re.sub(r"[^\w.+-]", "", reward.replace("*", "x"))[:120]
 
 
 def _part(path: Path) -> Path:

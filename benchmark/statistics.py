@@ -81,6 +81,38 @@ def stratified_bootstrap(
     return Interval(float(statistic(tasks)), float(low), float(high))
 
 
+def bootstrap_mean(values: np.ndarray, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Percentile interval of the mean of many independent values (N,); NaNs are left out."""
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    counts = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), resamples)
+    low, high = np.quantile(counts @ values / len(values), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def normalised_variance(gram: np.ndarray, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """tr Cov / |mu|^2 of independent vectors, from their dot products (N, N); a percentile interval over the vectors.
+
+    |mu|^2 is the mean over pairs of different vectors, which is unbiased. Where it is not positive, the mean cannot be
+    told from zero and the figure is infinite.
+    """
+    gram = np.asarray(gram, float)
+    count = len(gram)
+    apart = gram - np.diag(np.diag(gram))
+
+    def ratio(weights: np.ndarray) -> np.ndarray:
+        pairs = count**2 - np.square(weights).sum(-1)
+        square = np.einsum("ri,ij,rj->r", weights, apart, weights, optimize=True) / np.where(pairs > 0, pairs, np.nan)
+        variance = weights @ np.diag(gram) / count - square
+        return np.where(square > 0, variance / np.where(square > 0, square, 1), np.inf)
+
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples).astype(float)
+    low, high = np.quantile(ratio(drawn), [(1 - confidence) / 2, (1 + confidence) / 2], method="inverted_cdf")
+    return Interval(float(ratio(np.ones((1, count)))[0]), float(low), float(high))
+
+
 def improvement(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Probability that a run of ours (seeds,) beats one of theirs (seeds,); a tie counts half."""
     gap = np.subtract.outer(np.asarray(ours, float), np.asarray(theirs, float))

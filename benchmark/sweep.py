@@ -1,15 +1,18 @@
 """Many cells of the benchmark, side by side: what is done is kept, the rest runs, a table at the end.
 
-    python -m benchmark.sweep --method draft_k --method shortft --seed 0 --seed 1 --seed 2 --jobs 2
+    python -m benchmark.sweep --method draft_k --method "shortft shortcut=naive" --seed 0 --seed 1 --seed 2 --jobs 2
     python -m benchmark.sweep --grid learning_rate=1e-4,3e-4,1e-3 --seed 100 --set split=validation
+    python -m benchmark.sweep --reward hps --rates results/mini/tuning/rates.yaml --seed 0
 
 On a CPU, two jobs of one thread each use two cores better than one job of two threads.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,6 +21,7 @@ from typing import Annotated
 
 import pandas as pd
 import typer
+import yaml
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -25,7 +29,7 @@ from rich.table import Table
 import methods
 
 from .cell import finished
-from .config import InputError, RunConfig, resolve
+from .config import InputError, RunConfig, resolve, split_variant
 from .records import Summary
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -34,28 +38,80 @@ if not console.is_terminal:
     console.width = 150  # a log file has no width of its own
 
 
-def command(config: RunConfig, overrides: list[str], out: Path) -> list[str]:
-    """The command line of one cell."""
-    return [
-        sys.executable, "-m", "benchmark.run", "--suite", config.suite, "--method", config.method,
-        "--reward", config.reward, "--seed", str(config.seed), "--budget", config.budget, "--device", config.device,
-        "--out", str(out), *itertools.chain.from_iterable(("--set", o) for o in overrides),
-    ]  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A cell to run. ``variant``: the method and its options as asked for; ``point``: its place on the grid."""
+
+    variant: str
+    point: str
+    config: RunConfig
+    out: Path
+
+    def command(self) -> list[str]:
+        config = self.config
+        line = [
+            sys.executable, "-m", "benchmark.run", "--suite", config.suite, "--method", config.method,
+            "--reward", config.reward, "--seed", str(config.seed), "--budget", config.budget,
+            "--device", config.device, "--out", str(self.out),
+        ]  # fmt: skip
+        return line + [word for override in config.overrides() for word in ("--set", override)]
+
+    def result(self) -> Summary | None:
+        return finished(self.config.folder(self.out), self.config)
 
 
-def print_table(rows: list[tuple[str, RunConfig, Summary | None]]) -> None:
+def run_jobs(jobs: list[Job], at_once: int) -> int:
+    """Run the jobs that are not done, some at once; how many failed."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))}
+
+    def launch(job: Job) -> subprocess.CompletedProcess:
+        return subprocess.run(job.command(), env=environment, capture_output=True, text=True, check=False)
+
+    todo, failed = [job for job in jobs if job.result() is None], 0
+    with Progress(console=console) as progress, ThreadPoolExecutor(at_once) as pool:
+        task = progress.add_task("cells", total=len(jobs), completed=len(jobs) - len(todo))
+        running = {pool.submit(launch, job): job for job in todo}
+        try:
+            for future in as_completed(running):
+                job, result = running[future], future.result()
+                progress.advance(task)
+                if result.returncode:
+                    failed += 1
+                    last = (result.stderr.strip() or result.stdout.strip()).splitlines()[-1:]
+                    console.print(
+                        f"{job.variant} {job.config.reward} seed {job.config.seed}: exit {result.returncode} {last}"
+                    )
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)  # the running cells saw the interrupt too, and stop at a checkpoint
+            raise
+    return failed
+
+
+def read_rates(path: Path) -> dict[str, dict[str, float]]:
+    """Learning rates by reward and variant, as ``benchmark.tune`` writes them."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--rates {path} is no YAML file ({type(error).__name__}); benchmark.tune makes it") from None
+    if not isinstance(content, dict) or not all(isinstance(part, dict) for part in content.values()):
+        raise InputError(f"--rates {path} is not a table reward -> method -> rate; benchmark.tune makes it")
+    return content
+
+
+def print_table(jobs: list[Job]) -> None:
     """Mean over seeds and its standard error, per method, reward and grid point."""
+    rows = [(job, job.result()) for job in jobs]
     frame = pd.DataFrame(
         [
             {
-                "method": config.method, "reward": config.reward, "point": point, "status": summary.status,
+                "method": job.variant, "reward": job.config.reward, "point": job.point, "status": summary.status,
                 "change": summary.reward_after - summary.reward_before,
                 "oracle": summary.oracle_after - summary.oracle_before if summary.oracle_after is not None else None,
                 "diversity": summary.diversity_after - summary.diversity_before,
                 "steps": summary.steps, "seconds": summary.seconds, "forwards": summary.denoiser_forwards,
                 "backwards": summary.denoiser_backwards,
             }
-            for point, config, summary in rows
+            for job, summary in rows
             if summary is not None and summary.reward_after is not None
         ]
     )  # fmt: skip
@@ -74,14 +130,14 @@ def print_table(rows: list[tuple[str, RunConfig, Summary | None]]) -> None:
             method, reward, point, str(len(group)), *cells, *(f"{group[c].mean():.0f}" for c in ("steps", "seconds"))
         )
     console.print(table)
-    missing = sum(summary is None or summary.reward_after is None for _, _, summary in rows)
+    missing = sum(summary is None or summary.reward_after is None for _, summary in rows)
     if missing:
         console.print(f"[bold red]{missing} of {len(rows)} cells have no result")
 
 
 @app.command()
 def main(
-    method: Annotated[list[str] | None, typer.Option(help="Repeat for several; all by default.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Repeat for several, options after the name; all.")] = None,
     reward: Annotated[list[str] | None, typer.Option(help="Repeat for several; hps by default.")] = None,
     suite: Annotated[str, typer.Option()] = "mini",
     seed: Annotated[list[int] | None, typer.Option(help="Repeat for several; 0 by default.")] = None,
@@ -90,6 +146,7 @@ def main(
     grid: Annotated[list[str] | None, typer.Option(help="name=v1,v2,...: one cell for each value.")] = None,
     device: Annotated[str, typer.Option()] = "cpu",
     out: Annotated[Path, typer.Option(help="As of benchmark.run.")] = Path("runs"),
+    rates: Annotated[Path | None, typer.Option(help="Learning rates that benchmark.tune wrote.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Cells at a time; the cores are shared among them.")] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, and stop.")] = False,
 ) -> None:
@@ -100,42 +157,30 @@ def main(
         points = [[*point, f"{name}={value}"] for point in points for value in values.split(",")]
     cells = []
     try:
+        tuned = None if rates is None else read_rates(rates)
         for m, r, point, s in itertools.product(method or methods.names(), reward or ["hps"], points, seed or [0]):
-            overrides = [*(set_ or []), *point]
-            config = resolve(suite, m, r, s, budget, device, None, overrides)
-            if all(config != other for _, other, _ in cells):
-                cells.append((", ".join(point), config, command(config, overrides, out)))
+            name, options = split_variant(m)
+            config = resolve(suite, name, r, s, budget, device, None, [*(set_ or []), *options, *point])
+            if tuned is not None:
+                try:
+                    rate = tuned[config.reward][m]
+                except KeyError:
+                    raise InputError(f"{rates} has no rate for {m} on {config.reward}; run benchmark.tune") from None
+                config = resolve(
+                    suite, name, r, s, budget, device, None,
+                    [*(set_ or []), *options, *point, f"learning_rate={rate}"],
+                )  # fmt: skip
+            if all(config != cell.config for cell in cells):
+                cells.append(Job(m, ", ".join(point), config, out))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     if dry_run:
-        for _, _, line in cells:
-            console.print(" ".join(line[1:]))
+        for cell in cells:
+            console.print(" ".join(shlex.quote(word) for word in cell.command()[1:]), soft_wrap=True)
         return
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
-
-    def launch(line: list[str]) -> subprocess.CompletedProcess:
-        return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
-
-    todo = [cell for cell in cells if finished(cell[1].folder(out), cell[1]) is None]
-    failed = 0
-    with Progress(console=console) as progress, ThreadPoolExecutor(jobs) as pool:
-        task = progress.add_task("cells", total=len(cells), completed=len(cells) - len(todo))
-        running = {pool.submit(launch, line): config for _, config, line in todo}
-        try:
-            for future in as_completed(running):
-                config, result = running[future], future.result()
-                progress.advance(task)
-                if result.returncode:
-                    failed += 1
-                    last = (result.stderr.strip() or result.stdout.strip()).splitlines()[-1:]
-                    console.print(
-                        f"{config.method} {config.reward} seed {config.seed}: exit {result.returncode} {last}"
-                    )
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)  # the running cells saw the interrupt too, and stop at a checkpoint
-            raise
-    print_table([(point, config, finished(config.folder(out), config)) for point, config, _ in cells])
+    failed = run_jobs(cells, jobs)
+    print_table(cells)
     raise typer.Exit(bool(failed))
 
 

@@ -25,6 +25,8 @@ Implementation details
 6. `shortcut=naive` puts one guided DDIM jump of the base model in the shortcut's place (control, question Q1).
    `timestep_aware=false` trains one LoRA for all those timesteps; `progressive=false` keeps stage 1 throughout
    (the paper's Table 3).
+7. `policy=shortcut` tunes the few-step model itself (the paper's Table 2): one LoRA on top of it, gradient through all
+   of its own four calls, and images are made by those four calls. The options of stages and slots do not apply.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from benchmark.diffusion import END, Hop, Plan
 from .interface import DirectReward
 
 STAGES = 4
+FIRST_OF_SEGMENT = (0, 12, 24, 36)  # steps of 50
 
 
 class ShortFT(DirectReward):
@@ -54,6 +57,9 @@ class ShortFT(DirectReward):
     shortcut: Literal["few-step", "naive"] = Field(
         "few-step", description="what jumps: the few-step model, or one guided DDIM step of the base [paper: few-step]"
     )
+    policy: Literal["base", "shortcut"] = Field(
+        "base", description="what is tuned: the base model, or the few-step model itself [paper: base]"
+    )
     checkpoint: bool = Field(False, description="recompute the denoiser in the backward pass instead of storing it")
 
     @field_validator("shares")
@@ -65,11 +71,11 @@ class ShortFT(DirectReward):
 
     @property
     def needs_shortcut(self) -> bool:
-        return self.shortcut == "few-step"
+        return self.shortcut == "few-step" or self.policy == "shortcut"
 
     @property
     def slots(self) -> int:
-        return STAGES if self.timestep_aware else 1
+        return STAGES if self.timestep_aware and self.policy == "base" else 1
 
     def bearers(self, timesteps: list[int]) -> dict[int, int]:
         """LoRA-bearing timesteps and the stage they belong to: {981: 1, ..., 761: 1, 501: 2, 261: 3, 1: 4}."""
@@ -79,7 +85,13 @@ class ShortFT(DirectReward):
 
     def slots_at(self, t: int, timesteps: list[int]) -> tuple[int, ...]:
         stage = self.bearers(timesteps).get(t, 0)
-        return tuple(range(1, stage + 1)) if self.timestep_aware else (1,) * (stage > 0)
+        return tuple(range(1, stage + 1)) if self.slots > 1 else (1,) * (stage > 0)
+
+    def sampler_plan(self, timesteps: list[int]) -> Plan:
+        if self.policy == "base":
+            return super().sampler_plan(timesteps)
+        starts = [timesteps[i] for i in FIRST_OF_SEGMENT]
+        return tuple(Hop(t, s, "shortcut", slots=(1,)) for t, s in itertools.pairwise([*starts, END]))
 
     def stage(self, progress: float) -> int:
         """The stage, 1..4, at a share of the budget."""
@@ -89,9 +101,11 @@ class ShortFT(DirectReward):
         return 1 + passed
 
     def trained_slots(self, progress: float) -> tuple[int, ...]:
-        return tuple(range(self.stage(progress), STAGES + 1)) if self.timestep_aware else (1,)
+        return tuple(range(self.stage(progress), STAGES + 1)) if self.slots > 1 else (1,)
 
     def plan(self, timesteps: list[int], generator: torch.Generator, progress: float) -> Plan:
+        if self.policy == "shortcut":
+            return tuple(hop.with_gradient(self.checkpoint) for hop in self.sampler_plan(timesteps))
         return self.stage_plan(self.stage(progress), timesteps)
 
     def stage_plan(self, stage: int, timesteps: list[int]) -> Plan:

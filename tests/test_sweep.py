@@ -19,7 +19,7 @@ def test_the_cells_are_the_product(tmp_path):
     assert result.returncode == 0, result.stderr
     lines = result.stdout.replace("\n", " ").split("-m benchmark.run")[1:]
     assert len(lines) == 2 * 2 * 2
-    assert sum("learning_rate=1e-4" in line for line in lines) == 4
+    assert sum("learning_rate=0.0001" in line for line in lines) == 4  # 1e-3 is the default
 
 
 def test_bad_input_is_one_line():

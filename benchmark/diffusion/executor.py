@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
-from torch.utils.checkpoint import checkpoint
 
 from ..ledger import Ledger, measure
 from .plan import CLEAN, END, Hop, Plan
 from .policy import Policy
 
 SPACINGS = ("leading", "trailing")
+
+
+class _Recomputed(torch.autograd.Function):
+    """``call(latents, *weights)``, made again in the backward pass instead of stored.
+
+    ``torch.utils.checkpoint`` asks Python about every tensor that a call would store, and its other variant cannot
+    give gradients to weights that are themselves results, as merged ones are.
+    """
+
+    @staticmethod
+    def forward(ctx, call: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+        ctx.call = call
+        ctx.save_for_backward(*inputs)
+        return call(*inputs)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor):
+        wanted = ctx.needs_input_grad[1:]
+        inputs = [x.detach().requires_grad_(need) for x, need in zip(ctx.saved_tensors, wanted, strict=True)]
+        with torch.enable_grad():
+            result = ctx.call(*inputs)
+        found = iter(torch.autograd.grad(result, [x for x in inputs if x.requires_grad], gradient))
+        return None, *(next(found) if need else None for need in wanted)
 
 
 class Executor:
@@ -106,18 +128,19 @@ class Executor:
         latents: torch.Tensor,
         t: int | torch.Tensor,
         prompt_embeds: torch.Tensor,
-        slots: Sequence[int] = (),
+        weights: dict[str, torch.Tensor],
         scale: float | None = None,
     ) -> torch.Tensor:
         """Noise prediction of a model, with classifier-free guidance where a scale is given, in one call.
 
         t: a timestep, or one for each of the batch (B,).
+        weights: take the place of the model's own, by name.
         """
         if scale is None:
-            return self.policy.noise_pred(model, latents, t, prompt_embeds, slots)
+            return self.policy.call(model, latents, t, prompt_embeds, weights)
         embeds = torch.cat([self.negative_embeds.expand_as(prompt_embeds), prompt_embeds])
         t = torch.cat([t, t]) if isinstance(t, torch.Tensor) else t
-        both = self.policy.noise_pred(model, torch.cat([latents, latents]), t, embeds, slots)
+        both = self.policy.call(model, torch.cat([latents, latents]), t, embeds, weights)
         unconditional, conditional = both.chunk(2)
         return unconditional + scale * (conditional - unconditional)
 
@@ -131,15 +154,16 @@ class Executor:
         if not hop.input_grad:
             latents = latents.detach()
 
-        scale = self._scale(hop)
+        scale, weights = self._scale(hop), self.policy.merged(hop.slots, hop.model)
 
-        def call(x: torch.Tensor) -> torch.Tensor:
-            return self.guided(hop.model, x, hop.t, prompt_embeds, hop.slots, scale)
+        def call(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+            given = dict(zip(weights, values, strict=True))
+            return self.guided(hop.model, x, hop.t, prompt_embeds, given, scale)
 
-        self.policy.merged(hop.slots)  # outside of what is recomputed, which has to find the same graph again
+        inputs = (latents, *weights.values())
         with torch.set_grad_enabled(hop.eps_grad):
             recompute = hop.checkpoint and hop.eps_grad
-            noise_pred = checkpoint(call, latents, use_reentrant=False) if recompute else call(latents)
+            noise_pred = _Recomputed.apply(call, *inputs) if recompute else call(*inputs)
         images = len(latents) * (1 if scale is None else 2)
         self._enter_denoiser(hop, images, latents, prompt_embeds, noise_pred.requires_grad)
         return noise_pred
@@ -149,7 +173,8 @@ class Executor:
 
         def cost() -> tuple[int, int]:
             x = latents[:1].detach().clone().requires_grad_(attached)
-            weights = [w for w in self.policy.merged(hop.slots).values() if w.requires_grad] if backward else []
+            merged = self.policy.merged(hop.slots, hop.model).values()
+            weights = [w for w in merged if w.requires_grad] if backward else []
             forward = lambda: self.policy.noise_pred(hop.model, x, hop.t, prompt_embeds[:1], hop.slots)  # noqa: E731
             return measure(forward, weights + [x] * attached)
 

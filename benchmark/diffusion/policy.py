@@ -8,7 +8,7 @@ weights once per optimiser step, differentiably, and every call runs on merged w
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -57,7 +57,7 @@ class Policy:
         if self.slots:
             unet.disable_adapters()
         self._layers = {name: module for name, module in unet.named_modules() if hasattr(module, "lora_A")}
-        self._merged: dict[tuple[int, ...], dict[str, torch.Tensor]] = {}
+        self._merged: dict[tuple[str, tuple[int, ...]], dict[str, torch.Tensor]] = {}
         self.train_slots(self.slots)
 
     @staticmethod
@@ -81,26 +81,38 @@ class Policy:
                 parameter.requires_grad_(slot in slots)
         self.refresh()
 
-    def merged(self, slots: Sequence[int]) -> dict[str, torch.Tensor]:
-        """The weights that ``slots`` change, with their updates ``s B A`` added: a graph back to their A and B."""
+    def merged(self, slots: Sequence[int], model: str = "base") -> dict[str, torch.Tensor]:
+        """The weights of a model that ``slots`` change, with their updates ``s B A`` added: a graph back to A and B."""
         slots = tuple(slots)
         if not slots:
             return {}
-        if slots not in self._merged:
+        if (model, slots) not in self._merged:
             *rest, last = slots
-            below, name = self.merged(rest), self._name(last)
+            below, name = self.merged(rest, model), self._name(last)
             with torch.enable_grad():
-                self._merged[slots] = {
+                self._merged[model, slots] = {
                     key: _add_product(
-                        below.get(key, layer.base_layer.weight),
-                        layer.lora_B[name].weight,
-                        layer.lora_A[name].weight,
+                        below.get(key, weight), layer.lora_B[name].weight, layer.lora_A[name].weight,
                         layer.scaling[name],
                     )
-                    for path, layer in self._layers.items()
-                    for key in (f"{path}.base_layer.weight",)
-                }
-        return self._merged[slots]
+                    for layer, key, weight in self._changed(model)
+                }  # fmt: skip
+        return self._merged[model, slots]
+
+    def _changed(self, model: str) -> Iterator[tuple[torch.nn.Module, str, torch.Tensor]]:
+        """Of every layer that slots change: the adapter, and the weight's name and value in the model."""
+        for path, layer in self._layers.items():
+            if model == "base":
+                yield layer, f"{path}.base_layer.weight", layer.base_layer.weight
+            else:
+                yield layer, f"{path}.weight", self._denoiser(model).get_submodule(path).weight
+
+    def _denoiser(self, model: str) -> UNet2DConditionModel:
+        if model == "base":
+            return self.unet
+        if self.shortcut is None:
+            raise ValueError("this suite has no shortcut model")
+        return self.shortcut
 
     def refresh(self) -> None:
         """Forget merged weights; call after the parameters changed."""
@@ -115,18 +127,18 @@ class Policy:
         if not keep_merged:
             self.refresh()
 
+    def call(
+        self, model: str, latents: torch.Tensor, t: int, prompt_embeds: torch.Tensor, weights: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Noise prediction (B, C, h, w) of one call without guidance, with ``weights`` in place of the model's own."""
+        arguments, options = (latents, t, prompt_embeds), {"return_dict": False}
+        return functional_call(self._denoiser(model), weights, arguments, options, tie_weights=False)[0]
+
     def noise_pred(
         self, model: str, latents: torch.Tensor, t: int, prompt_embeds: torch.Tensor, slots: Sequence[int] = ()
     ) -> torch.Tensor:
-        """Noise prediction (B, C, h, w) of one denoiser call, without guidance."""
-        if model == "shortcut":
-            if self.shortcut is None:
-                raise ValueError("this suite has no shortcut model")
-            if slots:
-                raise ValueError("LoRA slots belong to the base model, not to the shortcut")
-            return self.shortcut(latents, t, prompt_embeds, return_dict=False)[0]
-        call = (latents, t, prompt_embeds)
-        return functional_call(self.unet, self.merged(slots), call, {"return_dict": False}, tie_weights=False)[0]
+        """Noise prediction (B, C, h, w) of one denoiser call, without guidance, with ``slots`` on."""
+        return self.call(model, latents, t, prompt_embeds, self.merged(slots, model))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """A copy of the slots' parameters by slot and peft's name, on the CPU."""
@@ -141,6 +153,14 @@ class Policy:
             prefix = self._name(slot) + "."
             part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             set_peft_model_state_dict(self.unet, part, adapter_name=self._name(slot))
+        self.refresh()
+
+    def load_lora(self, folder: Path) -> None:
+        """Read what ``save_lora`` wrote for a policy of one slot."""
+        state, _ = StableDiffusionPipeline.lora_state_dict(folder)
+        (slot,) = self.slots
+        state = {key.removeprefix("unet."): value for key, value in state.items()}
+        set_peft_model_state_dict(self.unet, state, adapter_name=self._name(slot))
         self.refresh()
 
     def save_lora(self, folder: Path) -> None:

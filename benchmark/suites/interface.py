@@ -47,8 +47,11 @@ class Suite(abc.ABC):
         """Raise SuiteError if a file is missing or corrupt."""
 
     @abc.abstractmethod
-    def fingerprint(self) -> str:
-        """A hash of weights, prompts and scoring: runs with different ones are different runs."""
+    def fingerprint(self, shortcut: bool) -> str:
+        """A hash of weights, prompts and scoring: runs with different ones are different runs.
+
+        shortcut: whether the few-step model takes part.
+        """
 
     def prior_seconds(self, shortcut: bool, reward: str) -> dict[str, float]:
         """Seconds that making the shortcut (where used) and the reward's models took; empty where nobody knows."""

@@ -6,7 +6,9 @@ Trajectory-segmented consistency (Ren et al., Hyper-SD, NeurIPS 2024), with no r
 segments, and from every timestep of a segment the student jumps to the segment's end in one call. The target is the
 exact end that the guided 50-step base chain reaches from there (stored trajectories), not the student's own estimate,
 so no consistency bootstrapping is needed. Starts from which the benchmark jumps are drawn more often, and a quarter of
-the starts is where the student's own jumps lead, the target still being the chain's.
+the starts is where the student's own jumps lead, the target still being the chain's. In phases (``PHASES``): fidelity
+first, then the student's own path, then fidelity once more; ``--first-phase 3`` starts from the shipped LoRA with the
+third.
 
 The student keeps classifier-free guidance, as Hyper-SD's CFG-LoRA does, at a scale of its own: 3, where the chain has
 7.5. A student without it has to make the guided prediction, 7.5 times a difference of two predictions, in one call; at
@@ -16,6 +18,7 @@ The student keeps classifier-free guidance, as Hyper-SD's CFG-LoRA does, at a sc
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 import time
@@ -33,7 +36,7 @@ from safetensors.torch import load_file, save_file
 from benchmark.diffusion import END, Executor, Hop, Policy, sampler_plan
 
 from . import card, oracle, world
-from .training import Batch, Device, Guidance, Iterations, Rate, Seed, Training
+from .training import Batch, Device, Guidance, Seed, Training
 
 TARGETS = (
     "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2",
@@ -41,12 +44,36 @@ TARGETS = (
 )  # fmt: skip
 SEGMENT_ENDS = (741, 501, 261, END)
 JUMPS = ((741, 501), (481, 261), (241, 1))  # what ShortFT asks of the few-step model
-HARDEST = 481  # where a naive jump is best, so that the shortcut's lead is least: drawn twice as often
 SAMPLER = ((981, 741), (741, 501), (501, 261), (261, END))  # images in four calls
-
-
-OWN_SHARE, OWN_WEIGHT = 0.25, 0.2  # starts on the student's own path: share of the batch, weight of their loss
+OWN_SHARE = 0.25  # of the batch that starts on the student's own path
 ROLLOUTS, REFRESH = 512, 250  # how many such paths, and after how many optimiser steps they are made anew
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One cycle of the learning rate.
+
+    prompts     which training prompts, one trajectory each
+    odds        how often a start on the chain is drawn, by timestep; 1 for those not named
+    own_weight  weight of the loss from the student's own path
+    share       how far the weights are moved from where the phase began to where it ended: between two fine-tuned
+                models lies one that has most of both (Wortsman et al., CVPR 2022)
+    """
+
+    iterations: int
+    rate: float
+    prompts: tuple[int, int]
+    odds: dict[int, float]
+    own_weight: float
+    share: float = 1.0
+
+
+# 481 is where a naive jump is best, so that the shortcut's lead is least.
+PHASES = (
+    Phase(6000, 1.2e-3, (0, 24576), {981: 60, 741: 60, 501: 60, 481: 120, 261: 60, 241: 60}, 0.2),
+    Phase(5000, 8.0e-4, (24576, 36864), {981: 120, 741: 60, 501: 20, 481: 240, 261: 20, 241: 60}, 1.0, share=0.5),
+    Phase(2500, 6.0e-4, (24576, 36864), {981: 40, 741: 60, 501: 10, 481: 480, 261: 10, 241: 120}, 0.1),
+)
 
 
 def embed(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor:
@@ -152,9 +179,7 @@ def report(executor: Executor, prompts: list[str], embeds: torch.Tensor, seed: i
     return jump_errors(executor, states, embeds) | oracle_scores(executor, states, embeds, prompts)
 
 
-def train(
-    student: Executor, states: torch.Tensor, embeds: torch.Tensor, iterations: int, batch: int, rate: float, seed: int
-) -> float:
+def train(student: Executor, states: torch.Tensor, embeds: torch.Tensor, phase: Phase, batch: int, seed: int) -> float:
     """Train slot 1 of the student's policy on stored trajectories (N, 51, C, h, w); the mean of the last losses."""
     policy, generator, device = student.policy, torch.Generator().manual_seed(seed), embeds.device
     times = [*student.timesteps, END]
@@ -164,16 +189,16 @@ def train(
     coefficients = torch.tensor(
         [student.move_coefficients(Hop(t, end))[:2] for t, end in zip(times[:-1], ends, strict=True)]
     )
-    starts = {t for t, _ in (*JUMPS, *SAMPLER)}
-    odds = torch.tensor([60.0 * (1 + (t == HARDEST)) if t in starts else 1.0 for t in student.timesteps])
+    odds = torch.tensor([phase.odds.get(t, 1.0) for t in student.timesteps])
     timesteps = torch.tensor(student.timesteps)
     own_batch = round(batch * OWN_SHARE)
     weight = torch.ones(batch, device=device)
-    weight[:own_batch] = OWN_WEIGHT
+    weight[:own_batch] = phase.own_weight
 
-    training = Training(policy.parameters(), rate, iterations, average_decay=0.998)
+    began = [parameter.detach().clone() for parameter in policy.parameters()]
+    training = Training(policy.parameters(), phase.rate, phase.iterations, average_decay=0.998)
     losses = []
-    for step in track(range(iterations), description="shortcut"):
+    for step in track(range(phase.iterations), description="shortcut"):
         if step % REFRESH == 0:
             rolled = torch.randperm(len(states), generator=generator)[:ROLLOUTS]
             own_index, own = rollouts(student, states[rolled, 0], embeds[rolled.to(device)])
@@ -188,42 +213,55 @@ def train(
         a, b = (c.view(-1, 1, 1, 1) for c in coefficients[i].unbind(1))
         wanted = ((target - a * x) / b).to(device)  # the one noise prediction that lands on the target
         noise_pred = student.guided(
-            "base", x.to(device), timesteps[i].to(device), embeds[row.to(device)], (1,), student.guidance_scale
-        )
+            "base", x.to(device), timesteps[i].to(device), embeds[row.to(device)],
+            policy.merged((1,)), student.guidance_scale,
+        )  # fmt: skip
         loss = (F.huber_loss(noise_pred, wanted, reduction="none").mean(dim=(1, 2, 3)) * weight).mean()
         training.step(loss, policy.backward)
         losses.append(loss.item())
         if (step + 1) % 500 == 0:
             print(f"step {step + 1}  loss {np.mean(losses[-500:]):.4f}", flush=True)
     training.use_average()
+    with torch.no_grad():
+        torch._foreach_lerp_(policy.parameters(), began, 1 - phase.share)
     policy.refresh()
     return float(np.mean(losses[-500:]))
 
 
 def main(
-    iterations: Iterations = 8000,
-    prompts: Annotated[int, typer.Option(help="Training prompts, one trajectory each.")] = 40960,
+    first_phase: Annotated[
+        int, typer.Option(min=1, max=len(PHASES), help="Later than 1: start from the shipped LoRA.")
+    ] = 1,
     batch: Batch = 64,
     rank: Annotated[int, typer.Option(help="Of the LoRA.")] = 64,
-    rate: Rate = 1.2e-3,
     guidance: Guidance = 7.5,
     student_guidance: Annotated[float, typer.Option(help="Guidance scale of the student.")] = 3.0,
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
     """Distil the shortcut and write it as a LoRA."""
-    clock = card.Stopwatch()
     torch.manual_seed(seed)
     pipeline = StableDiffusionPipeline.from_pretrained(card.PIPELINE).to(device)
     pipeline.unet.to(memory_format=torch.channels_last)
-    embeds = embed(pipeline, world.captions("train", prompts))
-    states, seconds = stored_trajectories(build_executor(pipeline, None, guidance, None), embeds, seed)
-    clock.start = time.perf_counter() - seconds
-    print(f"{prompts} trajectories in {seconds:.0f} s", flush=True)
-
+    teacher = build_executor(pipeline, None, guidance, None)
     policy = Policy(copy.deepcopy(pipeline.unet), slots=1, rank=rank, seed=seed, targets=TARGETS)
     student = Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]), student_guidance)
-    loss = train(student, states, embeds, iterations, batch, rate, seed)
+    spent = 0.0
+    if first_phase > 1:
+        policy.load_lora(card.SHORTCUT)
+        spent = card.read("shortcut")["seconds"]
+    captions = world.captions("train", max(phase.prompts[1] for phase in PHASES))
+    used = {phase.prompts for phase in PHASES[: first_phase - 1]}  # their trajectories' seconds are counted
+    for number, phase in list(enumerate(PHASES))[first_phase - 1 :]:
+        begin, end = phase.prompts
+        embeds = embed(pipeline, captions[begin:end])
+        states, seconds = stored_trajectories(teacher, embeds, seed + (begin > 0))
+        spent += 0.0 if phase.prompts in used else seconds
+        used.add(phase.prompts)
+        print(f"phase {number + 1}: {len(states)} trajectories in {seconds:.0f} s", flush=True)
+        start = time.perf_counter()
+        loss = train(student, states, embeds, phase, batch, seed + number)
+        spent += time.perf_counter() - start
     policy.save_lora(card.SHORTCUT)
     shortcut = copy.deepcopy(pipeline.unet)
     merged = {key.replace(".base_layer", ""): value.detach() for key, value in policy.merged((1,)).items()}
@@ -232,9 +270,9 @@ def main(
     executor = build_executor(pipeline, shortcut, guidance, student_guidance)
     metrics = {"loss": loss} | report(executor, held_out, embed(pipeline, held_out))
     card.write(
-        "shortcut", [card.SHORTCUT / "pytorch_lora_weights.safetensors"], clock(), device,
+        "shortcut", [card.SHORTCUT / "pytorch_lora_weights.safetensors"], round(spent, 1), device,
         sum(p.numel() for p in policy.parameters()), metrics,
-        iterations=iterations, prompts=prompts, batch=batch, rank=rank, rate=rate, guidance=guidance,
+        phases=[dataclasses.asdict(phase) for phase in PHASES], batch=batch, rank=rank, guidance=guidance,
         student_guidance=student_guidance, seed=seed,
     )  # fmt: skip
     print(json.dumps(metrics, indent=2))

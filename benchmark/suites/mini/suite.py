@@ -26,7 +26,7 @@ class Mini(Suite):
     }
     shortcut_guidance_scale = 3.0  # as distilled: see shortcut.py
     combinations = {"combined": "10*pickscore + 2*hps"}
-    standard_budget = "20TFLOP"
+    standard_budget = "10TFLOP"
 
     def _files(self) -> dict[str, tuple[str, str]]:
         """Every shipped file: path under the suite's folder -> (sha256, the command that makes it)."""
@@ -50,8 +50,9 @@ class Mini(Suite):
             if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
                 raise SuiteError(f"suite mini: {path} is corrupt (its checksum is not its card's); {remedy}")
 
-    def fingerprint(self) -> str:
-        digests = sorted((file, digest) for file, (digest, _) in self._files().items())
+    def fingerprint(self, shortcut: bool) -> str:
+        files = self._files().items()
+        digests = sorted((f, digest) for f, (digest, _) in files if shortcut or not f.startswith("shortcut/"))
         for module in (oracle, reward_models, world):  # what prompts and scores come from
             digests.append((module.__name__, hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()))
         return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
