@@ -412,7 +412,8 @@ def main(
     name = base.folder(Path()).parts[1]
     records.write_text(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
     settings = {"protocol": PROTOCOL_VERSION, "weights": suites.find(suite).fingerprint(True),
-                "batches": batches, "redraws": redraws, "reference": base.model_dump(mode="json"), **records.environment(device)}  # fmt: skip
+                "batches": batches, "redraws": redraws, "reference": base.model_dump(mode="json"),
+                **records.environment(device)}  # fmt: skip
     records.write_json(folder / f"{name}.json", settings)
     for step, part in frame.groupby("reference_step"):
         print_table(part, f"gradient estimates, suite {suite}, {reward}, reference run after {step} steps")

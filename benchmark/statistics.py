@@ -20,6 +20,9 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def __format__(self, spec: str) -> str:
+        return f"{format(self.value, spec)} [{format(self.low, spec)}, {format(self.high, spec)}]"
+
 
 class Reached(NamedTuple):
     """Cost at which a curve reached a target; ``censored``: it never did, and ``cost`` is a lower bound."""
@@ -90,6 +93,16 @@ def bootstrap_mean(values: np.ndarray, resamples: int = 2000, confidence: float 
     counts = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), resamples)
     low, high = np.quantile(counts @ values / len(values), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(values.mean()), float(low), float(high))
+
+
+def bootstrap_ratio(
+    over: np.ndarray, under: np.ndarray, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Percentile interval of mean(over) / mean(under) of many independent pairs (N,)."""
+    over, under = np.asarray(over, float), np.asarray(under, float)
+    counts = np.random.default_rng(seed).multinomial(len(over), np.full(len(over), 1 / len(over)), resamples)
+    low, high = np.quantile((counts @ over) / (counts @ under), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(over.mean() / under.mean()), float(low), float(high))
 
 
 def normalised_variance(gram: np.ndarray, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:

@@ -187,3 +187,43 @@ def test_shortft_shares_move_the_stages():
 def test_shortft_refuses_bad_shares(shares):
     with pytest.raises(ValidationError, match="4 shares"):
         methods.find("shortft")(shares=shares)
+
+
+def test_tuning_the_few_step_model_itself():
+    method = methods.find("shortft")(policy="shortcut")
+    plan = method.plan(LEADING, None, 0.9)
+    assert with_gradient(plan) == [
+        (t, s, "shortcut", (1,)) for t, s in ((981, 741), (741, 501), (501, 261), (261, END))
+    ]
+    assert [(hop.t, hop.s) for hop in method.sampler_plan(LEADING)] == [(hop.t, hop.s) for hop in plan]
+    assert method.needs_shortcut
+    assert (method.slots, method.trained_slots(0.9)) == (1, (1,))
+
+
+def test_a_slot_on_the_few_step_model_changes_its_weights_and_gets_its_gradient(pipeline):
+    """Against the few-step model with the update written into its weights, and finite differences."""
+    pipeline.unet.double(), pipeline.vae.double(), pipeline.text_encoder.double()
+    shortcut = tiny_unet(7).double()
+    executor = build_executor(pipeline, 1, shortcut=shortcut)
+    policy = executor.policy
+    randomise(policy)
+    x, embeds = noise(dtype=torch.float64), embed(pipeline, PROMPTS)
+    found = policy.noise_pred("shortcut", x, 501, embeds, (1,))
+    written = tiny_unet(7).double()
+    for path, layer in policy._layers.items():
+        update = layer.lora_B["slot1"].weight @ layer.lora_A["slot1"].weight
+        written.get_submodule(path).weight.data += update.detach()
+    torch.testing.assert_close(found, written(x, 501, embeds).sample, rtol=1e-9, atol=1e-11)
+    assert not torch.allclose(found, shortcut(x, 501, embeds).sample)
+
+    parameter = policy.slot_parameters(1)[1]
+    (gradient,) = torch.autograd.grad(found.square().mean(), parameter)
+    values = []
+    for step in (1e-5, -1e-5):
+        with torch.no_grad():
+            parameter[0, 0] += step
+            policy.refresh()
+            values.append(policy.noise_pred("shortcut", x, 501, embeds, (1,)).square().mean())
+            parameter[0, 0] -= step
+            policy.refresh()
+    torch.testing.assert_close((values[0] - values[1]) / 2e-5, gradient[0, 0], rtol=1e-6, atol=1e-12)

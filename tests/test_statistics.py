@@ -80,3 +80,31 @@ def test_time_to_target_needs_two_evaluations_in_a_row(scores, reached):
 def test_frontier():
     points = [[1, 5], [2, 4], [1, 4], [3, 0], [3, 0], [0, 5]]
     assert statistics.frontier(points).tolist() == [True, True, False, True, True, False]
+
+
+def test_bootstrap_intervals_of_many_values_cover():
+    rng, covered = np.random.default_rng(2), np.zeros(2)
+    for _ in range(300):
+        over, under = 2 + rng.normal(size=100), 4 + rng.normal(size=100)
+        mean = statistics.bootstrap_mean(over, resamples=400)
+        ratio = statistics.bootstrap_ratio(over, under, resamples=400)
+        covered += [mean.low <= 2 <= mean.high, ratio.low <= 0.5 <= ratio.high]
+    assert (covered / 300 > 0.91).all()
+    assert (covered / 300 < 0.98).all()
+
+
+def test_bootstrap_mean_leaves_nans_out():
+    assert statistics.bootstrap_mean([1.0, float("nan"), 3.0]).value == 2
+    assert np.isnan(statistics.bootstrap_mean([float("nan")]).value)
+
+
+def test_normalised_variance_covers():
+    """Vectors with |mu|^2 = 1 and tr Cov = 5."""
+    rng, covered, values = np.random.default_rng(3), 0, []
+    for _ in range(200):
+        vectors = np.eye(1, 40) + rng.normal(size=(128, 40)) * (5 / 40) ** 0.5
+        found = statistics.normalised_variance(vectors @ vectors.T, resamples=400)
+        covered += found.low <= 5 <= found.high
+        values.append(found.value)
+    assert np.median(values) == pytest.approx(5, rel=0.05)
+    assert 0.88 <= covered / 200 <= 0.99

@@ -42,6 +42,11 @@ class Hop:
         """The same hop, differentiable in its weights and its input."""
         return dataclasses.replace(self, eps_grad=True, input_grad=True, checkpoint=checkpoint)
 
+    def untuned(self, model: Literal["base", "shortcut"] | None = None) -> Hop:
+        """The same move without slots or gradient, by ``model`` where one is named."""
+        model = self.model if model is None else model
+        return dataclasses.replace(self, model=model, slots=(), eps_grad=False, input_grad=False, checkpoint=False)
+
 
 Plan = tuple[Hop, ...]
 

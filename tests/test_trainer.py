@@ -1,0 +1,56 @@
+"""What the trainer does with a loss that is no longer a number, for every method."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import brightness, build_executor, embed, tiny_unet
+
+import methods
+from benchmark.config import resolve
+from benchmark.rewards import Reward
+from benchmark.trainer import Diverged, Trainer
+
+
+class Breaking(Reward):
+    """Brightness, until its image or gradient is spoilt from a given call on."""
+
+    name = "breaking"
+
+    def __init__(self, value: float):
+        self.value, self.broken = value, False
+
+    def __call__(self, images, prompts):
+        return brightness(images, prompts) * (self.value if self.broken else 1.0)
+
+
+class TinySuite:
+    """What the trainer asks of a suite."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, pipeline):
+        self.pipeline = pipeline
+
+    def embed(self, prompts):
+        return embed(self.pipeline, prompts)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", methods.names())
+def test_a_broken_loss_ends_the_run_at_its_step_with_the_last_good_parameters(name, value, pipeline):
+    config = resolve("mini", name, "hps", 0, "5step", "cpu", None, ["batch=2"])
+    method, reward = config.build_method(), Breaking(value)
+    executor = build_executor(pipeline, method.slots, shortcut=tiny_unet(7))
+    trainer = Trainer(
+        config, TinySuite(pipeline), executor, method, reward, ["a red circle"], Accelerator(cpu=True)
+    )  # fmt: skip
+    steps = trainer.steps()
+    next(steps), next(steps)
+    good = {name: value.clone() for name, value in executor.policy.state_dict().items()}
+    reward.broken = True
+    with pytest.raises(Diverged, match="step 2: "):
+        next(steps)
+    kept = executor.policy.state_dict()
+    assert all(torch.equal(kept[name], good[name]) for name in good)
+    assert all(value.isfinite().all() for value in kept.values())
+    assert (trainer.step, len(trainer.log)) == (2, 2)
