@@ -1,5 +1,7 @@
 """What a run's folder holds. Everything is written atomically: a file is there whole or not at all.
 
+Reading records needs no torch, so only what needs it imports it.
+
 run.json          resolved configuration and fingerprints
 environment.json  versions, device, threads, commit
 log.csv           one row per optimiser step
@@ -25,7 +27,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import BaseModel, ValidationError
 
 RECORD_VERSION = 2
@@ -127,6 +128,8 @@ def clear(folder: Path) -> None:
 
 def save_state(path: Path, state: dict) -> None:
     """``torch.save`` whole or not at all."""
+    import torch
+
     part = _part(path)
     torch.save(state, part)
     os.replace(part, path)
@@ -135,6 +138,8 @@ def save_state(path: Path, state: dict) -> None:
 def peak_memory_mb(device: str) -> float:
     """The most memory this process has held: CUDA's where it ran there, else resident, in MiB."""
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
@@ -142,6 +147,8 @@ def peak_memory_mb(device: str) -> float:
 
 def environment(device: str) -> dict:
     """Versions, device, threads and commit."""
+    import torch
+
     try:
         git = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False

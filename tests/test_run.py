@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import methods
+from benchmark.reader import read_tree
 from benchmark.records import Summary
 from benchmark.run import app
 from benchmark.suites.mini import card
@@ -68,6 +69,15 @@ def test_the_main_job(finished):
     assert not [p for p in folder.rglob("*") if p.name.endswith(".part")]
     assert set(summary.prior_seconds) == {"shortcut"}
     assert summary.peak_memory_mb > 100
+
+
+def test_the_records_are_read(finished):
+    _, out = finished
+    runs, curves, problems = read_tree(out)
+    assert problems.empty
+    assert runs[["method", "reward", "status", "steps"]].to_numpy().tolist() == [["shortft", "symmetry", "done", 6]]
+    assert runs["settings.batch"].tolist() == [2]
+    assert curves.share.tolist() == [0, 0.5, 1]
 
 
 def test_the_curve_is_of_the_same_prompts_at_every_point(finished):

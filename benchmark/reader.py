@@ -1,0 +1,129 @@
+"""From any tree of run folders to pandas tables, without torch. A bad folder is left out and named with its problem.
+
+runs, curves, problems = read_tree("results")
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from .records import RECORD_VERSION, Summary, read_json
+
+MARKS = ("run.json", "summary.json", "checkpoint.pt", "scores.csv")  # a folder with any of these is meant as a run
+
+
+class Tables(NamedTuple):
+    """What a tree holds.
+
+    runs      one row per good run: folder, summary, settings (``settings.*``), options as JSON, other rewards
+              (``heldout.<name>.before`` and ``.after``), unseen combinations (``combinations.*``)
+    curves    one row per evaluation along the budget of a good run that has one
+    problems  folder and problem of what was left out
+    """
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    problems: pd.DataFrame
+
+
+class BadRun(Exception):
+    """What is wrong with a run's folder, in one line."""
+
+
+def read_run(folder: Path) -> tuple[dict, pd.DataFrame | None]:
+    """A run's row and curve; None for the curve of a run that has not been evaluated. Raises BadRun."""
+    record, content = (read_json(folder / name) for name in ("run.json", "summary.json"))
+    if record is None:
+        raise BadRun("run.json is missing or no JSON object")
+    if content is None:
+        raise BadRun("summary.json is missing or no JSON object: the run has not ended")
+    if content.get("record_version") != RECORD_VERSION:
+        raise BadRun(f"summary.json has record version {content.get('record_version')}, expected {RECORD_VERSION}")
+    try:
+        summary = Summary.model_validate(content)
+        config = dict(record["config"])
+        settings, options = dict(config["settings"]), dict(config["options"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadRun(f"summary.json: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadRun(f"run.json has no whole configuration ({type(error).__name__}: {error})") from None
+    for name in ("suite", "method", "reward", "seed", "budget"):
+        if config.get(name) != getattr(summary, name):
+            raise BadRun(f"run.json is of {name} {config.get(name)!r}, summary.json of {getattr(summary, name)!r}")
+    curve = None
+    if summary.reward_after is not None:
+        check_scores(read_csv(folder / "scores.csv", ["split", "prompt", "when", summary.reward]), summary, settings)
+        curve = read_csv(folder / "curve.csv", ["share", "step", "operations", summary.reward])
+    row = {"folder": str(folder), "protocol": record.get("protocol"), "weights": record.get("weights")}
+    row |= summary.model_dump(exclude={"heldout", "combinations", "prior_seconds"})
+    row |= {"options": json.dumps(options, sort_keys=True), "device": config.get("device")}
+    row |= {f"settings.{name}": value for name, value in settings.items()}
+    row["prior_seconds"] = sum(summary.prior_seconds.values())
+    for kind in ("heldout", "combinations"):
+        for name, (before, after) in getattr(summary, kind).items():
+            row |= {f"{kind}.{name}.before": before, f"{kind}.{name}.after": after}
+    return row, curve
+
+
+def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table with at least these columns; BadRun where it is not."""
+    try:
+        table = pd.read_csv(path)
+    except FileNotFoundError:
+        raise BadRun(f"{path.name} is missing") from None
+    except (OSError, ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+        line = str(error).partition("\n")[0]
+        raise BadRun(f"{path.name} cannot be read: {line}") from None
+    missing = [name for name in columns if name not in table]
+    if missing or table.empty:
+        raise BadRun(f"{path.name} has no rows" if not missing else f"{path.name} lacks the column {missing[0]!r}")
+    return table
+
+
+def check_scores(scores: pd.DataFrame, summary: Summary, settings: dict) -> None:
+    """The images' scores must be those that the summary speaks of."""
+    means = scores[scores.split == settings.get("split")].groupby("when")[summary.reward].mean()
+    for when, value in (("before", summary.reward_before), ("after", summary.reward_after)):
+        if when not in means or not np.isclose(means[when], value, rtol=1e-4, atol=1e-4):
+            raise BadRun(f"scores.csv does not give summary.json's reward_{when} = {value:g}")
+
+
+def read_tree(root: str | Path) -> Tables:
+    """Every run below ``root``, in the order of their folders' names."""
+    root, rows, curves, problems = Path(root), [], [], []
+    folders = sorted({path.parent for mark in MARKS for path in root.rglob(mark)})
+    for folder in folders:
+        try:
+            row, curve = read_run(folder)
+        except BadRun as problem:
+            problems.append({"folder": str(folder), "problem": str(problem)})
+            continue
+        rows.append(row)
+        if curve is not None:
+            names = ("folder", "suite", "method", "reward", "seed", "options")
+            curves.append(curve.assign(**{name: row[name] for name in names}))
+    return Tables(
+        pd.DataFrame(rows), pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(),
+        pd.DataFrame(problems, columns=["folder", "problem"]),
+    )  # fmt: skip
+
+
+def paired_scores(folders: list[str], column: str, split: str) -> np.ndarray:
+    """Change of a score from before to after tuning, (runs, prompts); the runs must have the same prompts."""
+    changes, prompts = [], None
+    for folder in folders:
+        scores = pd.read_csv(Path(folder) / "scores.csv")
+        wide = scores[scores.split == split].groupby("when")
+        before, after = (wide.get_group(when).reset_index(drop=True) for when in ("before", "after"))
+        prompts = list(before.prompt) if prompts is None else prompts
+        if list(after.prompt) != prompts:
+            raise ValueError(f"{folder} was evaluated on other prompts than {folders[0]}")
+        changes.append((after[column] - before[column]).to_numpy())
+    return np.array(changes)
