@@ -5,7 +5,8 @@
 
 Denoiser calls are counted per image, twice with guidance; ShortFT's step is one of its first stage, the longest.
 Each method runs in a process of its own, so that its peak memory is its own. There, steps of the trainer and the calls
-that one such step makes, one by one and alone, are timed in turns; the ratio of the two is our overhead.
+that one such step makes, one by one and alone, are timed in turns; the ratio of the two is our overhead. `slots` is the
+time of denoiser calls with all LoRA slots on, `switching` of calls that switch slots each time, over calls with none.
 """
 
 from __future__ import annotations
@@ -120,12 +121,38 @@ def measure(cell: Cell, steps: int, rounds: int) -> dict[str, float]:
         trainer.step = 1  # the same batches, and so the same random plans, as were recorded
         whole.append(seconds_of(lambda: collections.deque(itertools.islice(trainer.steps(), steps), maxlen=0)) / steps)
         parts.append(sum(seconds_of(alone[kind]) for kind, count in calls.items() for _ in range(count)) / steps)
-    return per_step | {
-        "seconds": float(np.median(whole)),
-        "alone": float(np.median(parts)),
-        "ratio": float(np.median(np.array(whole) / np.array(parts))),
-        "peak_mb": peak_memory_mb(cell.config.device),
-    }
+    return (
+        per_step
+        | {
+            "seconds": float(np.median(whole)),
+            "alone": float(np.median(parts)),
+            "ratio": float(np.median(np.array(whole) / np.array(parts))),
+            "peak_mb": peak_memory_mb(cell.config.device),
+        }
+        | slot_ratios(cell, rounds)
+    )
+
+
+@torch.no_grad()
+def slot_ratios(cell: Cell, rounds: int, calls: int = 12) -> dict[str, float]:
+    """Seconds of guided calls with all slots on, and of calls that switch slots every time, over calls with none on."""
+    executor, batch = cell.executor, cell.trainer.batch()
+    policy = executor.policy
+    sets = [policy.slots[:count] for count in range(len(policy.slots) + 1)]
+    orders = {"off": [()], "slots": [policy.slots], "switching": [sets[0], *sets[:0:-1]]}
+
+    def make(order: list[tuple[int, ...]]) -> None:
+        for slots, _ in zip(itertools.cycle(order), range(calls), strict=False):
+            weights = policy.merged(slots)
+            executor.guided("base", batch.latents, 501, batch.prompt_embeds, weights, executor.guidance_scale)
+
+    make(sets)  # every set is merged once, as in an optimiser step
+    seconds = {name: [] for name in orders}
+    for _ in range(3 * rounds):
+        for name, order in orders.items():
+            seconds[name].append(seconds_of(lambda order=order: make(order)))
+    off = np.array(seconds.pop("off"))
+    return {name: float(np.median(np.array(values) / off)) for name, values in seconds.items()}
 
 
 @app.command()
@@ -167,7 +194,7 @@ def main(
     table = Table(title=f"one optimiser step, suite {suite}, {reward}, {device}, {torch.get_num_threads()} threads")
     formats = {
         "forwards": ".0f", "backwards": ".0f", "recomputations": ".0f",
-        "seconds": ".3f", "alone": ".3f", "ratio": ".3f", "peak_mb": ".0f",
+        "seconds": ".3f", "alone": ".3f", "ratio": ".3f", "peak_mb": ".0f", "slots": ".3f", "switching": ".3f",
     }  # fmt: skip
     for column in ("method", *formats):
         table.add_column(column, justify="left" if column == "method" else "right")
