@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 import typer
 import yaml
@@ -30,7 +31,9 @@ import methods
 
 from .cell import finished
 from .config import InputError, RunConfig, resolve, split_variant
-from .records import Summary
+from .reader import paired_scores
+from .records import Summary, write_text
+from .statistics import Interval, crossed_interval
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)
@@ -98,41 +101,53 @@ def read_rates(path: Path) -> dict[str, dict[str, float]]:
     return content
 
 
-def print_table(jobs: list[Job]) -> None:
-    """Mean over seeds and its standard error, per method, reward and grid point."""
-    rows = [(job, job.result()) for job in jobs]
-    frame = pd.DataFrame(
-        [
-            {
-                "method": job.variant, "reward": job.config.reward, "point": job.point, "status": summary.status,
-                "change": summary.reward_after - summary.reward_before,
-                "oracle": summary.oracle_after - summary.oracle_before if summary.oracle_after is not None else None,
-                "diversity": summary.diversity_after - summary.diversity_before,
-                "steps": summary.steps, "seconds": summary.seconds, "forwards": summary.denoiser_forwards,
-                "backwards": summary.denoiser_backwards,
-            }
-            for job, summary in rows
-            if summary is not None and summary.reward_after is not None
+def table_of(jobs: list[Job]) -> pd.DataFrame:
+    """One row per variant, reward and grid point: changes on held-out prompts, counts and means.
+
+    The 95% intervals are for new seeds and prompts (``crossed_interval``); of one seed, for new prompts alone.
+    """
+    groups: dict[tuple[str, str, str], list[tuple[Job, Summary]]] = {}
+    for job in jobs:
+        summary = job.result()
+        if summary is not None and summary.reward_after is not None:
+            groups.setdefault((job.variant, job.config.reward, job.point), []).append((job, summary))
+    rows = []
+    for (variant, reward, point), runs in groups.items():
+        folders, split = [str(job.config.folder(job.out)) for job, _ in runs], runs[0][0].config.settings.split
+        row = {"method": variant, "reward": reward, "setting": point, "seeds": len(runs),
+               "learning_rate": runs[0][0].config.settings.learning_rate,
+               "diverged": sum(summary.status == "diverged" for _, summary in runs)}  # fmt: skip
+        columns = {"change": reward} | ({"oracle": "oracle"} if runs[0][1].oracle_after is not None else {})
+        for name, column in columns.items():
+            interval = crossed_interval(paired_scores(folders, column, split))
+            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        row["diversity"] = np.mean([summary.diversity_after - summary.diversity_before for _, summary in runs])
+        for name in ("steps", "seconds", "operations", "denoiser_forwards", "denoiser_backwards"):
+            row[name] = np.mean([getattr(summary, name) for _, summary in runs])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def print_table(jobs: list[Job]) -> pd.DataFrame:
+    """The table of the jobs, printed; also what is missing."""
+    frame = table_of(jobs)
+    shown = Table(title="change on held-out prompts [95% interval]")
+    for column in ("method", "reward", "setting", "seeds", "change", "oracle", "diversity", "steps", "seconds"):
+        shown.add_column(column)
+    for row in frame.to_dict("records"):
+        changes = [
+            f"{Interval(row[c], row[c + '_low'], row[c + '_high']):+.3f}" if c in row else ""
+            for c in ("change", "oracle")
         ]
-    )  # fmt: skip
-    if frame.empty:
-        return
-    table = Table(title="change on held-out prompts, mean over seeds ± standard error")
-    for column in ("method", "reward", "setting", "seeds", "reward", "oracle", "diversity", "steps", "seconds"):
-        table.add_column(column)
-    for (method, reward, point), group in frame.groupby(["method", "reward", "point"], sort=False):
-        error = group.sem(numeric_only=True) if len(group) > 1 else None
-        cells = [
-            f"{group[c].mean():+.4f}" + ("" if error is None else f" ± {error[c]:.4f}")
-            for c in ("change", "oracle", "diversity")
-        ]
-        table.add_row(
-            method, reward, point, str(len(group)), *cells, *(f"{group[c].mean():.0f}" for c in ("steps", "seconds"))
-        )
-    console.print(table)
-    missing = sum(summary is None or summary.reward_after is None for _, summary in rows)
+        shown.add_row(
+            row["method"], row["reward"], row["setting"], str(row["seeds"]), *changes, f"{row['diversity']:+.3f}",
+            f"{row['steps']:.0f}", f"{row['seconds']:.0f}",
+        )  # fmt: skip
+    console.print(shown)
+    missing = len(jobs) - int(frame.seeds.sum() if len(frame) else 0)
     if missing:
-        console.print(f"[bold red]{missing} of {len(rows)} cells have no result")
+        console.print(f"[bold red]{missing} of {len(jobs)} cells have no result")
+    return frame
 
 
 @app.command()
@@ -147,6 +162,7 @@ def main(
     device: Annotated[str, typer.Option()] = "cpu",
     out: Annotated[Path, typer.Option(help="As of benchmark.run.")] = Path("runs"),
     rates: Annotated[Path | None, typer.Option(help="Learning rates that benchmark.tune wrote.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Cells at a time; the cores are shared among them.")] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, and stop.")] = False,
 ) -> None:
@@ -180,7 +196,9 @@ def main(
             console.print(" ".join(shlex.quote(word) for word in cell.command()[1:]), soft_wrap=True)
         return
     failed = run_jobs(cells, jobs)
-    print_table(cells)
+    frame = print_table(cells)
+    if csv:
+        write_text(csv, frame.to_csv(index=False, float_format="%.6g"))
     raise typer.Exit(bool(failed))
 
 

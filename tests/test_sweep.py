@@ -1,6 +1,8 @@
+import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -33,9 +35,15 @@ def test_what_is_done_is_kept(tmp_path):
         "--method", "draft_k", "--reward", "symmetry", "--budget", "1step", "--set", "test_prompts=8",
         "--set", "batch=2", "--seed", "0", "--seed", "1", "--jobs", "2", "--out", str(tmp_path),
     )  # fmt: skip
-    first = sweep(*arguments)
+    first = sweep(*arguments, "--csv", str(tmp_path / "table.csv"))
     assert first.returncode == 0, first.stderr + first.stdout
     assert "change on held-out prompts" in first.stdout
+    table = pd.read_csv(tmp_path / "table.csv")
+    summaries = [json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")]
+    assert table.seeds.tolist() == [2]
+    changes = [s["reward_after"] - s["reward_before"] for s in summaries]
+    assert table.change[0] == pytest.approx(sum(changes) / 2, rel=1e-3)
+    assert table.change_low[0] < table.change[0] < table.change_high[0]
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
     assert len(stamps) == 2
     again = sweep(*arguments)

@@ -7,8 +7,8 @@ segments, and from every timestep of a segment the student jumps to the segment'
 exact end that the guided 50-step base chain reaches from there (stored trajectories), not the student's own estimate,
 so no consistency bootstrapping is needed. Starts from which the benchmark jumps are drawn more often, and a quarter of
 the starts is where the student's own jumps lead, the target still being the chain's. In phases (``PHASES``): fidelity
-first, then the student's own path, then fidelity once more; ``--first-phase 3`` starts from the shipped LoRA with the
-third.
+first, then the student's own path, then fidelity twice more; ``--first-phase 4`` starts from the shipped LoRA with the
+fourth.
 
 The student keeps classifier-free guidance, as Hyper-SD's CFG-LoRA does, at a scale of its own: 3, where the chain has
 7.5. A student without it has to make the guided prediction, 7.5 times a difference of two predictions, in one call; at
@@ -72,7 +72,8 @@ class Phase:
 PHASES = (
     Phase(6000, 1.2e-3, (0, 24576), {981: 60, 741: 60, 501: 60, 481: 120, 261: 60, 241: 60}, 0.2),
     Phase(5000, 8.0e-4, (24576, 36864), {981: 120, 741: 60, 501: 20, 481: 240, 261: 20, 241: 60}, 1.0, share=0.5),
-    Phase(2500, 6.0e-4, (24576, 36864), {981: 40, 741: 60, 501: 10, 481: 480, 261: 10, 241: 120}, 0.1),
+    Phase(2500, 6.0e-4, (24576, 36864), {981: 40, 741: 60, 501: 10, 481: 480, 261: 10, 241: 120}, 0.1, share=0.5),
+    Phase(2000, 6.0e-4, (36864, 45056), {981: 40, 741: 60, 501: 10, 481: 480, 261: 10, 241: 120}, 0.3, share=0.7),
 )
 
 
@@ -251,11 +252,12 @@ def main(
         policy.load_lora(card.SHORTCUT)
         spent = card.read("shortcut")["seconds"]
     captions = world.captions("train", max(phase.prompts[1] for phase in PHASES))
+    sets = sorted({phase.prompts for phase in PHASES})
     used = {phase.prompts for phase in PHASES[: first_phase - 1]}  # their trajectories' seconds are counted
     for number, phase in list(enumerate(PHASES))[first_phase - 1 :]:
         begin, end = phase.prompts
         embeds = embed(pipeline, captions[begin:end])
-        states, seconds = stored_trajectories(teacher, embeds, seed + (begin > 0))
+        states, seconds = stored_trajectories(teacher, embeds, seed + sets.index(phase.prompts))
         spent += 0.0 if phase.prompts in used else seconds
         used.add(phase.prompts)
         print(f"phase {number + 1}: {len(states)} trajectories in {seconds:.0f} s", flush=True)
