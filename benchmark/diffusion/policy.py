@@ -155,14 +155,6 @@ class Policy:
             set_peft_model_state_dict(self.unet, part, adapter_name=self._name(slot))
         self.refresh()
 
-    def load_lora(self, folder: Path) -> None:
-        """Read what ``save_lora`` wrote for a policy of one slot."""
-        state, _ = StableDiffusionPipeline.lora_state_dict(folder)
-        (slot,) = self.slots
-        state = {key.removeprefix("unet."): value for key, value in state.items()}
-        set_peft_model_state_dict(self.unet, state, adapter_name=self._name(slot))
-        self.refresh()
-
     def save_lora(self, folder: Path) -> None:
         """Write the slots for ``pipeline.load_lora_weights``: in ``folder``, or in ``folder/slot-i`` if several."""
         for slot in self.slots:

@@ -7,8 +7,8 @@ segments, and from every timestep of a segment the student jumps to the segment'
 exact end that the guided 50-step base chain reaches from there (stored trajectories), not the student's own estimate,
 so no consistency bootstrapping is needed. Starts from which the benchmark jumps are drawn more often, and a quarter of
 the starts is where the student's own jumps lead, the target still being the chain's. In phases (``PHASES``): fidelity
-first, then the student's own path, then fidelity twice more; ``--first-phase 4`` starts from the shipped LoRA with the
-fourth.
+first, then the student's own path, then fidelity twice more; the result is the mean of the weights after two of them.
+Run again after an interruption, the stage goes on after its last whole phase (``build/``).
 
 The student keeps classifier-free guidance, as Hyper-SD's CFG-LoRA does, at a scale of its own: 3, where the chain has
 7.5. A student without it has to make the guided prediction, 7.5 times a difference of two predictions, in one call; at
@@ -75,6 +75,7 @@ PHASES = (
     Phase(2500, 6.0e-4, (24576, 36864), {981: 40, 741: 60, 501: 10, 481: 480, 261: 10, 241: 120}, 0.1, share=0.5),
     Phase(2000, 6.0e-4, (36864, 45056), {981: 40, 741: 60, 501: 10, 481: 480, 261: 10, 241: 120}, 0.3, share=0.7),
 )
+MEAN_OF = (2, 4)  # phases, from 1: the best of the own path and the best of fidelity
 
 
 def embed(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor:
@@ -229,10 +230,51 @@ def train(student: Executor, states: torch.Tensor, embeds: torch.Tensor, phase: 
     return float(np.mean(losses[-500:]))
 
 
+def train_phases(
+    student: Executor, teacher: Executor, embed_part, rank: int, batch: int, seed: int, folder: Path
+) -> float:
+    """Train the student through ``PHASES``; the seconds this took, trajectories included.
+
+    Ends of phases are kept in ``folder`` under a key of all that led to them, and found there again.
+    """
+    policy, sets, used, spent, ends = student.policy, sorted({p.prompts for p in PHASES}), set(), 0.0, []
+    history = [policy_key(teacher), teacher.guidance_scale, student.guidance_scale, rank, batch, seed]
+    for number, phase in enumerate(PHASES):
+        history.append(dataclasses.asdict(phase))
+        key = hashlib.sha256(json.dumps(history).encode()).hexdigest()[:12]
+        path = folder / f"shortcut-phase-{number + 1}-{key}.safetensors"
+        if path.exists():
+            state = load_file(path)
+            policy.load_state_dict(state)
+        else:
+            embeds = embed_part(*phase.prompts)
+            states, seconds = stored_trajectories(teacher, embeds, seed + sets.index(phase.prompts))
+            print(f"phase {number + 1}: {len(states)} trajectories in {seconds:.0f} s", flush=True)
+            start = time.perf_counter()
+            loss = train(student, states, embeds, phase, batch, seed + number)
+            seconds = time.perf_counter() - start + (0.0 if phase.prompts in used else seconds)
+            state = policy.state_dict() | {"loss": torch.tensor(loss), "seconds": torch.tensor(seconds)}
+            save_file(state, path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)
+        used.add(phase.prompts)
+        spent += float(state["seconds"])
+        ends.append([parameter.detach().clone() for parameter in policy.parameters()])
+    with torch.no_grad():
+        for parameter, *values in zip(policy.parameters(), *(ends[number - 1] for number in MEAN_OF), strict=True):
+            parameter.copy_(torch.stack(values).mean(0))
+    policy.refresh()
+    return spent
+
+
+def policy_key(executor: Executor) -> str:
+    """A hash of a policy's base weights."""
+    digest = hashlib.sha256()
+    for value in executor.policy.unet.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def main(
-    first_phase: Annotated[
-        int, typer.Option(min=1, max=len(PHASES), help="Later than 1: start from the shipped LoRA.")
-    ] = 1,
     batch: Batch = 64,
     rank: Annotated[int, typer.Option(help="Of the LoRA.")] = 64,
     guidance: Guidance = 7.5,
@@ -247,35 +289,24 @@ def main(
     teacher = build_executor(pipeline, None, guidance, None)
     policy = Policy(copy.deepcopy(pipeline.unet), slots=1, rank=rank, seed=seed, targets=TARGETS)
     student = Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]), student_guidance)
-    spent = 0.0
-    if first_phase > 1:
-        policy.load_lora(card.SHORTCUT)
-        spent = card.read("shortcut")["seconds"]
     captions = world.captions("train", max(phase.prompts[1] for phase in PHASES))
-    sets = sorted({phase.prompts for phase in PHASES})
-    used = {phase.prompts for phase in PHASES[: first_phase - 1]}  # their trajectories' seconds are counted
-    for number, phase in list(enumerate(PHASES))[first_phase - 1 :]:
-        begin, end = phase.prompts
-        embeds = embed(pipeline, captions[begin:end])
-        states, seconds = stored_trajectories(teacher, embeds, seed + sets.index(phase.prompts))
-        spent += 0.0 if phase.prompts in used else seconds
-        used.add(phase.prompts)
-        print(f"phase {number + 1}: {len(states)} trajectories in {seconds:.0f} s", flush=True)
-        start = time.perf_counter()
-        loss = train(student, states, embeds, phase, batch, seed + number)
-        spent += time.perf_counter() - start
+
+    def embed_part(begin: int, end: int) -> torch.Tensor:
+        return embed(pipeline, captions[begin:end])
+
+    spent = train_phases(student, teacher, embed_part, rank, batch, seed, Path("build/mini"))
     policy.save_lora(card.SHORTCUT)
     shortcut = copy.deepcopy(pipeline.unet)
     merged = {key.replace(".base_layer", ""): value.detach() for key, value in policy.merged((1,)).items()}
     shortcut.load_state_dict(merged, strict=False)
     held_out = world.captions("test", 256)
     executor = build_executor(pipeline, shortcut, guidance, student_guidance)
-    metrics = {"loss": loss} | report(executor, held_out, embed(pipeline, held_out))
+    metrics = report(executor, held_out, embed(pipeline, held_out))
     card.write(
         "shortcut", [card.SHORTCUT / "pytorch_lora_weights.safetensors"], round(spent, 1), device,
         sum(p.numel() for p in policy.parameters()), metrics,
-        phases=[dataclasses.asdict(phase) for phase in PHASES], batch=batch, rank=rank, guidance=guidance,
-        student_guidance=student_guidance, seed=seed,
+        phases=[dataclasses.asdict(phase) for phase in PHASES], mean_of=MEAN_OF, batch=batch, rank=rank,
+        guidance=guidance, student_guidance=student_guidance, seed=seed,
     )  # fmt: skip
     print(json.dumps(metrics, indent=2))
 
