@@ -81,6 +81,7 @@ def main(
     suite: Annotated[str, typer.Option(help="As of benchmark.run.")] = "mini",
     seed: Annotated[int, typer.Option(help="The tuning seed, used for nothing else.")] = 100,
     budget: Annotated[str, typer.Option(help="As of benchmark.run.")] = "5TFLOP",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, for every run.")] = None,
     grow: Annotated[int, typer.Option(min=0, help="How often the grid may grow.")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Evidence and winners go to OUT/<suite>/tuning.")] = Path("results"),
@@ -97,7 +98,7 @@ def main(
         for variant in variants:
             name, options = split_variant(variant)
             for rate in grid:
-                overrides = [*SETTINGS, *options, f"learning_rate={rate}"]
+                overrides = [*SETTINGS, *(set_ or []), *options, f"learning_rate={rate}"]
                 config = resolve(suite, name, reward, seed, budget, device, None, overrides)
                 made.append(Job(variant, f"learning_rate={rate}", config, runs))
         return made
