@@ -253,10 +253,11 @@ class Probe:
         rows = []
         for variant in self.variants:
             parts = {slot: self.moments[variant.label, slot] for slot in variant.trained()}
+            whole = figures(list(parts.values()))
             rows.append(
                 {"method": variant.name, "progress": variant.progress, "slot": "all", "batches": self.done}
-                | figures(list(parts.values()))
-                | split(self.redrawn[variant.label], figures(list(parts.values()))["variance"])
+                | whole
+                | split(self.redrawn[variant.label], whole["variance"])
                 | {"tflop": self.operations[variant.label] / 1e12}
             )
             rows[-1]["variance_x_tflop"] = rows[-1]["normalised_variance"] * rows[-1]["tflop"]
