@@ -22,11 +22,11 @@ from .config import InputError, RunConfig, Settings, read_prompts
 from .diffusion import Executor, Plan, Policy, sampler_plan
 from .evaluation import VARIED, VARIED_ON_CURVE, Evaluation, evaluate
 from .pictures import before_and_after
+from .protocol import PROTOCOL_VERSION
 from .slots import SLOTS_FILE
 from .trainer import LOG_COLUMNS, Diverged, Trainer
 
 ROOT = Path(__file__).parent
-PROTOCOL_VERSION = 1  # raise it with any change after which the same configuration gives other numbers
 
 
 def _digest(*paths: Path) -> str:
@@ -125,7 +125,9 @@ class Cell:
         if curve:
             prompts[settings.split] = prompts[settings.split][: settings.curve_prompts]
         else:
-            prompts["combinations"] = self.suite.prompts("combinations", max(settings.test_prompts // 4, 1))
+            part = max(settings.test_prompts // 4, 1)
+            prompts["combinations"] = self.suite.prompts("combinations", part)
+            prompts["train"] = self.trainer.prompts[:part]
         rewards = self.suite.reward_names()
         if self.config.reward not in rewards:
             rewards = [*rewards, self.config.reward]
@@ -161,7 +163,7 @@ class Cell:
         reward = self.config.reward
         extra = None if reward in suite.reward_names() else [reward, suite.reward(reward).version]
         key = [suite.fingerprint(False), self.executor.guidance_scale, self.executor.timesteps, settings.test_prompts,
-               settings.split, extra, code_fingerprint(), torch.__version__, torch.get_num_threads(),
+               settings.split, settings.train_prompts, identity(self.config)["prompts"], extra, code_fingerprint(), torch.__version__, torch.get_num_threads(),
                self.config.device]  # fmt: skip
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
         path = self.root / self.config.suite / "base" / f"{name}.pt"
@@ -177,7 +179,8 @@ class Cell:
     def _checkpoint(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        records.save_state(self.folder / "checkpoint.pt", self.trainer.state_dict() | {"curve": self.curve})
+        state = self.trainer.state_dict() | {"curve": self.curve, "identity": identity(self.config)}
+        records.save_state(self.folder / "checkpoint.pt", state)
         log = pd.DataFrame(self.trainer.log, columns=LOG_COLUMNS)
         records.write_text(self.folder / "log.csv", log.to_csv(index=False))
 
@@ -254,6 +257,7 @@ class Cell:
             prior_seconds=self.suite.prior_seconds(self.method.needs_shortcut, reward),
             heldout={name: pair(name) for name in others},
             combinations={name: pair(name, "combinations") for name in [reward, *(["oracle"] * oracle)]},
+            training={name: pair(name, "train") for name in [reward, *(["oracle"] * oracle)]},
             **dataclasses.asdict(self.executor.ledger),
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ import methods
 from methods import Method
 
 from . import suites
+from .profile import Profile, ProfileError, rate_file, read_rates
 from .records import file_name
 from .rewards import canonical
 
@@ -184,6 +185,28 @@ def resolve(
         suite=suite, method=method, reward=reward, seed=seed, budget=budget,
         device=device, prompts=prompts, settings=settings, options=built.model_dump(mode="json"),
     )  # fmt: skip
+
+
+def resolve_cell(
+    params: Path, suite: str, variant: str, reward: str, seed: int, device: str, out: Path,
+) -> tuple[RunConfig, Path]:  # fmt: skip
+    """The configuration and folder of a profile's variant, with its tuned learning rate from below ``out``."""
+    try:
+        profile = Profile.read(params)
+        rates = read_rates(rate_file(out, suite, reward))
+    except ProfileError as error:
+        raise InputError(str(error)) from None
+    variant = variant.replace("-", "_") if variant.replace("-", "_") in methods.names() else variant
+    if variant not in [*profile.variants, *methods.names()]:
+        raise unknown("variant", variant, [*profile.methods(), *profile.variants])
+    if variant not in rates:
+        raise InputError(
+            f"{rate_file(out, suite, reward)} has no rate for {variant}; run "
+            f"python -m benchmark.tune --params {params} --reward {reward} --method {variant} --out {out}"
+        )
+    overrides = [*profile.overrides(variant), f"learning_rate={rates[variant]}"]
+    config = resolve(suite, profile.method(variant), reward, seed, profile.budget, device, None, overrides)
+    return config, out / suite / file_name(config.reward) / variant / f"seed-{seed}"
 
 
 def split_variant(text: str) -> tuple[str, list[str]]:

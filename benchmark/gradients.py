@@ -40,9 +40,10 @@ import methods
 from methods import Batch, DirectReward, Method
 
 from . import records, suites
-from .cell import PROTOCOL_VERSION, build_executor, code_fingerprint
+from .cell import build_executor, code_fingerprint
 from .config import InputError, RunConfig, resolve, split_variant
 from .diffusion import Executor, Plan
+from .protocol import PROTOCOL_VERSION
 from .statistics import bootstrap_mean, normalised_variance
 from .suites import SuiteError
 from .trainer import Trainer
@@ -139,8 +140,11 @@ def figures(parts: list[Moments]) -> dict[str, float]:
     cosine = np.divide(gr, np.sqrt(gg * rr), out=np.full(count, np.nan), where=gg * rr > 0)
     alignment = bootstrap_mean(cosine)
     signal = mean_g > 0 and mean_r > 0
+    norm = bootstrap_mean(np.sqrt(gg))
     return {
-        "norm": float(np.sqrt(gg).mean()),
+        "norm": norm.value,
+        "norm_low": norm.low,
+        "norm_high": norm.high,
         "mean_norm": float(np.sqrt(square)) if square > 0 else float("nan"),
         "variance": float(variance),
         "normalised_variance": float(variance / square) if square > 0 else float("inf"),

@@ -22,7 +22,7 @@ class Tables(NamedTuple):
     """What a tree holds.
 
     runs      one row per good run: folder, summary, settings (``settings.*``), options as JSON, other rewards
-              (``heldout.<name>.before`` and ``.after``), unseen combinations (``combinations.*``)
+              (``heldout.<name>.before`` and ``.after``), ``combinations.*`` and ``training.*`` likewise
     curves    one row per evaluation along the budget of a good run that has one
     problems  folder and problem of what was left out
     """
@@ -62,11 +62,11 @@ def read_run(folder: Path) -> tuple[dict, pd.DataFrame | None]:
         check_scores(read_csv(folder / "scores.csv", ["split", "prompt", "when", summary.reward]), summary, settings)
         curve = read_csv(folder / "curve.csv", ["share", "step", "operations", summary.reward])
     row = {"folder": str(folder), "protocol": record.get("protocol"), "weights": record.get("weights")}
-    row |= summary.model_dump(exclude={"heldout", "combinations", "prior_seconds"})
+    row |= summary.model_dump(exclude={"heldout", "combinations", "training", "prior_seconds"})
     row |= {"options": json.dumps(options, sort_keys=True), "device": config.get("device")}
     row |= {f"settings.{name}": value for name, value in settings.items()}
     row["prior_seconds"] = sum(summary.prior_seconds.values())
-    for kind in ("heldout", "combinations"):
+    for kind in ("heldout", "combinations", "training"):
         for name, (before, after) in getattr(summary, kind).items():
             row |= {f"{kind}.{name}.before": before, f"{kind}.{name}.after": after}
     return row, curve

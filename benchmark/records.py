@@ -29,14 +29,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "pandas")
 
 Status = Literal["done", "diverged", "failed", "interrupted"]
 
 
 class Summary(BaseModel):
-    """A run in numbers. Scores are means over held-out prompts; ``heldout`` has every reward that was not trained."""
+    """A run in numbers. Scores are means over held-out prompts; ``heldout`` has every reward that was not trained.
+
+    combinations, training: scores on prompts with held-out combinations, and on prompts of the training set.
+    """
 
     record_version: int = RECORD_VERSION
     status: Status
@@ -61,6 +64,7 @@ class Summary(BaseModel):
     prior_seconds: dict[str, float]
     heldout: dict[str, tuple[float, float | None]]
     combinations: dict[str, tuple[float, float | None]]
+    training: dict[str, tuple[float, float | None]]
     denoiser_forwards: int
     denoiser_backwards: int
     denoiser_recomputations: int

@@ -27,7 +27,7 @@ import methods
 
 from . import records, suites
 from .cell import Cell, finished, identity
-from .config import InputError, RunConfig, read_prompts, resolve
+from .config import InputError, RunConfig, read_prompts, resolve, resolve_cell
 from .diffusion import describe
 from .suites import Suite, SuiteError
 
@@ -68,9 +68,17 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"results folder {folder} cannot be written: no permission in {existing}; choose --out DIR")
 
 
+def identity_of(folder: Path) -> dict | None:
+    """What a folder's records belong to, by its checkpoint where its records were taken away."""
+    there, checkpoint = records.read_json(folder / "run.json"), folder / "checkpoint.pt"
+    if there is None and checkpoint.exists():
+        there = torch.load(checkpoint, weights_only=True)["identity"]
+    return there
+
+
 def check_folder(folder: Path, now: dict, device: str) -> None:
     """Refuse a folder that other settings or code made, or a half-done run of other arithmetic."""
-    there = records.read_json(folder / "run.json")
+    there = identity_of(folder)
     if there is None:
         return
     anew = "start anew with --force, or choose --out DIR"
@@ -177,6 +185,8 @@ def print_summary(summary: records.Summary, folder: Path) -> None:
         row(f"other reward: {name}", before, after)
     for name, (before, after) in summary.combinations.items():
         row(f"unseen combinations: {name}", before, after)
+    for name, (before, after) in summary.training.items():
+        row(f"training prompts: {name}", before, after)
     console.print(table)
     console.print(
         f"{summary.status}: {summary.steps} steps, {summary.seconds:.0f} s, {summary.operations / 1e12:.1f} TFLOP, "
@@ -217,6 +227,13 @@ def main(
     ] = False,
     list_: Annotated[bool, typer.Option("--list", help="List methods, rewards and suites, and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start anew, whatever the folder holds.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Start anew where the folder holds another run; resume this one.")
+    ] = False,
+    params: Annotated[
+        Path | None,
+        typer.Option(help="A profile (params.yaml): --method may be one of its variants; its budget and tuned rate."),
+    ] = None,
 ) -> None:
     """Tune a text-to-image diffusion model towards a reward, and measure it on held-out prompts.
 
@@ -226,11 +243,17 @@ def main(
         if list_:
             print_list()
             raise typer.Exit(0)
-        config = resolve(suite, method, reward, seed, budget, device, prompts, set_ or [])
+        folder = None
+        if params is None:
+            config = resolve(suite, method, reward, seed, budget, device, prompts, set_ or [])
+        else:
+            if budget or prompts or set_:
+                raise InputError("--params decides budget, prompts and settings; leave out --budget, --prompts, --set")
+            config, folder = resolve_cell(params, suite, method, reward, seed, device, out)
         if help_method:
             print_method(config.method, methods.find(config.method))
             raise typer.Exit(0)
-        code = launch(config, out, track, checkpoint_seconds, dry_run, force)
+        code = launch(config, out, track, checkpoint_seconds, dry_run, force, replace, folder)
     except (InputError, SuiteError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -244,6 +267,8 @@ def launch(
     checkpoint_seconds: float = 20.0,
     dry_run: bool = False,
     force: bool = False,
+    replace: bool = False,
+    folder: Path | None = None,
 ) -> int:
     """Check, then run, resume or show a configuration; the exit code."""
     check_device(config.device)
@@ -256,7 +281,7 @@ def launch(
     chosen = suites.find(config.suite)
     chosen.check()
     check_plan(config, training_timesteps(chosen, config))
-    folder = config.folder(out)
+    folder = folder or config.folder(out)
     if dry_run:
         console.print(headline(config, chosen))
         print_dry_run(config, folder, training_timesteps(chosen, config))
@@ -270,7 +295,12 @@ def launch(
         print_summary(done, folder)
         console.print("this run is done; --force starts it anew")
         return 0
-    check_folder(folder, identity(config), config.device)
+    try:
+        check_folder(folder, identity(config), config.device)
+    except InputError:
+        if not replace:
+            raise
+        records.clear(folder)
     cell = Cell(config, folder, out, console, track, checkpoint_seconds)
 
     def stop(signum, frame):

@@ -32,10 +32,11 @@ from rich.table import Table
 import methods
 
 from . import records, suites
-from .cell import PROTOCOL_VERSION, build_executor
+from .cell import build_executor
 from .config import InputError, Settings, unknown
 from .diffusion import Executor, Plan, sampler_plan
 from .evaluation import CHUNK, NOISE_SEED, noise
+from .protocol import PROTOCOL_VERSION
 from .statistics import Interval, bootstrap_mean, bootstrap_ratio
 from .suites import Suite, SuiteError
 

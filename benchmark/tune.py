@@ -1,15 +1,19 @@
-"""Equal tuning: every method gets the same learning rates on the same prompts, seed and short budget, per reward.
+"""Equal tuning: every variant gets the same learning rates on the same prompts, seed and short budget, per reward.
 
-    python -m benchmark.tune --reward hps --reward symmetry --jobs 2
+    python -m benchmark.tune --params params.yaml --reward hps --jobs 2
 
-Writes to OUT/<suite>/tuning: ``<reward>.csv``, the evidence, and ``rates.yaml``, the winners (reward -> method ->
-rate), which ``benchmark.sweep --rates`` and the pipeline read. A winner is the rate with the highest mean of the target
-reward over validation prompts, which are never reported, after the budget; a diverged run counts with its last finite
-evaluation. Where some method's winner lies on the edge of the grid, the grid grows there for all methods.
+Rates, seed, budget and prompts are the profile's (``tuning``). Writes to OUT/<suite>/tuning, per reward: ``<reward>.csv``,
+the evidence, and ``<reward>.yaml``, the winners (variant -> rate), which the matrix reads. A winner is the rate with the
+highest mean of the target reward over validation prompts, which are never reported, after the budget; a diverged run
+counts with its last finite evaluation. Where some winner lies on the edge of the grid, the grid grows there for all.
+
+What the evidence has of the same code and settings is not run again, so a changed method costs its own runs only.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,21 +24,20 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-import methods
-
 from . import records
+from .cell import identity
 from .config import InputError, resolve, split_variant
-from .sweep import Job, read_rates, run_jobs
+from .jobs import Job, run_jobs
+from .profile import Profile, ProfileError, rate_file, read_rates
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)
 
-LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-GRID = (1e-4, 3e-4, 1e-3)
-SETTINGS = ("split=validation", "test_prompts=128", "curve_points=1")
+LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+Grid = tuple[float, ...]
 
 
-def grown(grid: tuple[float, ...], winners: list[float]) -> tuple[float, ...]:
+def grown(grid: Grid, winners: list[float]) -> Grid:
     """The grid, with the ladder's next rate on each side where a winner lies on its edge."""
     low, high = LADDER.index(grid[0]), LADDER.index(grid[-1])
     low -= grid[0] in winners and low > 0
@@ -42,31 +45,60 @@ def grown(grid: tuple[float, ...], winners: list[float]) -> tuple[float, ...]:
     return LADDER[low : high + 1]
 
 
-def evidence(jobs: list[Job]) -> pd.DataFrame:
-    """One row per job: what it reached on the validation prompts."""
-    rows = []
-    for job in jobs:
-        summary = job.result()
-        rows.append(
-            {"reward": job.config.reward, "method": job.variant, "learning_rate": job.config.settings.learning_rate,
-             "status": summary.status if summary else "missing"}
-            | {name: getattr(summary, name, None)
-               for name in ("reward_before", "reward_after", "reward_se", "oracle_after", "steps", "operations")}
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+def fingerprint(job: Job) -> str:
+    """What a row of the evidence belongs to: all that decides a run's numbers."""
+    decisive = {part: value for part, value in identity(job.config).items() if part != "code"}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Evidence:
+    """One row per run that was tried for a reward of a suite: what it reached on the validation prompts."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: dict[str, dict] = {}
+        if path.exists():
+            self.rows = {row["fingerprint"]: row for row in pd.read_csv(path).to_dict("records")}
+
+    def missing(self, jobs: list[Job]) -> list[Job]:
+        return [job for job in jobs if fingerprint(job) not in self.rows]
+
+    def add(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            summary = job.result()
+            if summary is not None:
+                self.rows[fingerprint(job)] = {
+                    "reward": job.config.reward, "variant": job.variant,
+                    "learning_rate": job.config.settings.learning_rate,
+                } | {
+                    name: getattr(summary, name)
+                    for name in ("status", "reward_before", "reward_after", "reward_se", "oracle_after", "steps",
+                                 "operations")
+                } | {"fingerprint": fingerprint(job)}  # fmt: skip
+
+    def of(self, jobs: list[Job]) -> pd.DataFrame:
+        """The rows of these jobs that are there."""
+        prints = [fingerprint(job) for job in jobs]
+        return pd.DataFrame([self.rows[key] for key in prints if key in self.rows])
+
+    def write(self, jobs: list[Job]) -> None:
+        """Keep these jobs' rows and those of other variants; what other code or settings made of these is dropped."""
+        ours = {job.variant for job in jobs}
+        others = pd.DataFrame([row for row in self.rows.values() if row["variant"] not in ours])
+        records.write_text(self.path, pd.concat([self.of(jobs), others]).to_csv(index=False, float_format="%.6g"))
 
 
 def winners(table: pd.DataFrame) -> dict[str, float]:
-    """The best rate of every method of one reward; a method without any result has none."""
-    scored = table.dropna(subset="reward_after")
-    best = scored.loc[scored.groupby("method", sort=False).reward_after.idxmax()]
-    return dict(zip(best.method, best.learning_rate, strict=True))
+    """The best rate of every variant of one reward; one without any result has none."""
+    scored = table.dropna(subset="reward_after") if len(table) else pd.DataFrame(columns=["variant", "reward_after"])
+    best = scored.loc[scored.groupby("variant", sort=False).reward_after.idxmax()]
+    return {} if best.empty else dict(zip(best.variant, best.learning_rate.astype(float), strict=True))
 
 
-def print_table(table: pd.DataFrame, best: dict[str, float]) -> None:
-    wide = table.pivot(index="method", columns="learning_rate", values="reward_after")
-    shown = Table(title=f"{table.reward.iloc[0]} on validation prompts (base {table.reward_before.mean():.4f})")
-    shown.add_column("method")
+def print_table(table: pd.DataFrame, best: dict[str, float], title: str) -> None:
+    wide = table.pivot(index="variant", columns="learning_rate", values="reward_after")
+    shown = Table(title=f"{title} on validation prompts (base {table.reward_before.mean():.4f})")
+    shown.add_column("variant")
     for rate in wide.columns:
         shown.add_column(f"{rate:g}", justify="right")
     for name, row in wide.iterrows():
@@ -76,57 +108,71 @@ def print_table(table: pd.DataFrame, best: dict[str, float]) -> None:
 
 @app.command()
 def main(
-    method: Annotated[list[str] | None, typer.Option(help="Repeat for several, options after the name; all.")] = None,
-    reward: Annotated[list[str] | None, typer.Option(help="Repeat for several; hps by default.")] = None,
+    params: Annotated[Path, typer.Option(help="The profile.")] = Path("params.yaml"),
+    reward: Annotated[list[str] | None, typer.Option(help="Repeat for several; all of the profile.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Repeat for several; the profile's variants of each reward.")
+    ] = None,
     suite: Annotated[str, typer.Option(help="As of benchmark.run.")] = "mini",
-    seed: Annotated[int, typer.Option(help="The tuning seed, used for nothing else.")] = 100,
-    budget: Annotated[str, typer.Option(help="As of benchmark.run.")] = "5TFLOP",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, for every run.")] = None,
-    grow: Annotated[int, typer.Option(min=0, help="How often the grid may grow.")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Evidence and winners go to OUT/<suite>/tuning.")] = Path("results"),
     runs: Annotated[Path, typer.Option(help="Where the runs themselves go.")] = Path("runs/tuning"),
-    jobs: Annotated[int, typer.Option(min=1, help="Cells at a time; the cores are shared among them.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; the cores are shared among them.")] = 2,
 ) -> None:
-    """Find every method's learning rate, with as many tries for each. Interrupted, the same command goes on."""
-    folder = out / suite / "tuning"
-    grids: dict[str, tuple[float, ...]] = {}
-    variants = method or methods.names()
+    """Find every variant's learning rate, with as many tries for each. Interrupted, the same command goes on."""
 
-    def jobs_of(reward: str, grid: tuple[float, ...]) -> list[Job]:
+    def jobs_of(name: str, grid: Grid) -> list[Job]:
         made = []
-        for variant in variants:
-            name, options = split_variant(variant)
+        for variant in method or profile.tuned(name):
+            base, options = split_variant(variant)
+            overrides = [*profile.overrides(base), *options, "split=validation", "curve_points=1",
+                         f"test_prompts={tuning.prompts}"]  # fmt: skip
             for rate in grid:
-                overrides = [*SETTINGS, *(set_ or []), *options, f"learning_rate={rate}"]
-                config = resolve(suite, name, reward, seed, budget, device, None, overrides)
-                made.append(Job(variant, f"learning_rate={rate}", config, runs))
+                config = resolve(suite, profile.method(base), name, tuning.seed, tuning.budget, device, None,
+                                 [*overrides, f"learning_rate={rate}"])  # fmt: skip
+                made.append(Job(variant, config, runs, f"learning_rate={rate}"))
         return made
 
     try:
-        for name in reward or ["hps"]:
-            grids[jobs_of(name, GRID[:1])[0].config.reward] = GRID
-        previous = read_rates(folder / "rates.yaml") if (folder / "rates.yaml").exists() else {}
-    except InputError as error:
+        profile = Profile.read(params)
+        tuning = profile.tuning
+        if any(rate not in LADDER for rate in tuning.rates) or sorted(tuning.rates) != tuning.rates:
+            raise InputError(f"{params}: tuning.rates must ascend and be among {', '.join(map(str, LADDER))}")
+        names = reward or list(dict.fromkeys(key.reward for key in profile.cells() if key.suite == suite))
+        grids: dict[str, Grid] = dict.fromkeys(names, tuple(tuning.rates))
+        for name, grid in grids.items():
+            if not jobs_of(name, grid):
+                raise InputError(f"{params} has no cell with reward {name}; name a --method to tune for it")
+    except (InputError, ProfileError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    failed, tables, best = 0, {}, {}
-    for growth in range(grow + 1):
-        failed += run_jobs([job for name, grid in grids.items() for job in jobs_of(name, grid)], jobs)
-        tables = {name: evidence(jobs_of(name, grid)) for name, grid in grids.items()}
-        best = {name: winners(table) for name, table in tables.items()}
-        wider = {name: grown(grid, list(best[name].values())) for name, grid in grids.items()}
-        if wider == grids or growth == grow:
+    folder = out / suite / "tuning"
+    evidence = {name: Evidence(folder / f"{records.file_name(name)}.csv") for name in names}
+    failed = 0
+    for _ in range(tuning.growths + 1):
+        tried = {name: jobs_of(name, grid) for name, grid in grids.items()}
+        failed += run_jobs([job for name in names for job in evidence[name].missing(tried[name])], jobs, console)
+        wider = {}
+        for name in names:
+            evidence[name].add(tried[name])
+            evidence[name].write(tried[name])
+            wider[name] = grown(grids[name], list(winners(evidence[name].of(tried[name])).values()))
+        if wider == grids:
             break
-        grids = wider
-    for name, table in tables.items():
-        print_table(table, best[name])
-        records.write_text(folder / f"{records.file_name(name)}.csv", table.to_csv(index=False, float_format="%.6g"))
-        previous[name] = previous.get(name, {}) | best[name]
-        missing = set(variants) - set(best[name])
+        grids, last = wider, grids
+    else:
+        grids = last
+    for name in names:
+        table = evidence[name].of(jobs_of(name, grids[name]))
+        best, ours = winners(table), {job.variant for job in jobs_of(name, grids[name])}
+        if len(table):
+            print_table(table, best, name)
+        path = rate_file(out, suite, name)
+        others = {v: rate for v, rate in (read_rates(path) if path.exists() else {}).items() if v not in ours}
+        records.write_text(path, yaml.safe_dump(others | best, sort_keys=True))
+        missing = sorted(ours - set(best))
         if missing:
-            console.print(f"[bold red]{name}: no result for {', '.join(sorted(missing))}")
-    records.write_text(folder / "rates.yaml", yaml.safe_dump(previous, sort_keys=True))
+            console.print(f"[bold red]{name}: no result for {', '.join(missing)}")
     console.print(f"written to {folder}")
     raise typer.Exit(bool(failed))
 

@@ -33,7 +33,7 @@ def write_run(root, method="draft_k", seed=0):
         evaluation_seconds=1.0, reward_before=before.mean(), reward_after=after.mean(), reward_se=0.1,
         oracle_before=0.5, oracle_after=0.6, oracle_se=0.1, diversity_before=1.0, diversity_after=0.9, drift=0.1,
         peak_memory_mb=1.0, prior_seconds={"shortcut": 2.0, "hps": 3.0}, heldout={"pickscore": (0.1, 0.2)},
-        combinations={}, **COUNTS,
+        combinations={}, training={}, **COUNTS,
     )  # fmt: skip
     (folder / "summary.json").write_text(summary.model_dump_json())
     config = {"suite": "mini", "method": method, "reward": "hps", "seed": seed, "budget": "9step", "device": "cpu",
@@ -71,7 +71,7 @@ def broken(name, change):
         (broken("summary.json", None), "the run has not ended"),
         (broken("summary.json", lambda text: text[: len(text) // 2]), "no JSON object"),
         (broken("summary.json", lambda text: text.replace('"done"', '"finished"')), "status"),
-        (broken("summary.json", lambda text: text.replace('"record_version":2', '"record_version":1')), "version 1"),
+        (broken("summary.json", lambda text: text.replace('"record_version":3', '"record_version":1')), "version 1"),
         (broken("summary.json", lambda text: text.replace('"seed":7', '"seed":8')), "seed"),
         (broken("run.json", lambda text: text.replace('"settings"', '"setting"')), "no whole configuration"),
         (broken("run.json", lambda text: "[]"), "no JSON object"),

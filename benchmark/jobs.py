@@ -1,0 +1,80 @@
+"""Runs as jobs: processes of ``benchmark.run``, some at a time; what is done is not run again."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from .cell import finished
+from .config import RunConfig
+from .records import Summary
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run. ``variant``: the row of the tables that it belongs to; ``point``: its place on a grid.
+
+    params: the profile that the run is a cell of; without one the run is told everything.
+    """
+
+    variant: str
+    config: RunConfig
+    out: Path
+    point: str = ""
+    params: Path | None = None
+    folder: Path | None = None
+
+    @property
+    def where(self) -> Path:
+        return self.folder or self.config.folder(self.out)
+
+    def command(self) -> list[str]:
+        config = self.config
+        line = [
+            sys.executable, "-m", "benchmark.run", "--suite", config.suite, "--reward", config.reward,
+            "--seed", str(config.seed), "--device", config.device, "--out", str(self.out),
+        ]  # fmt: skip
+        if self.params is not None:
+            return [*line, "--method", self.variant, "--params", str(self.params), "--replace"]
+        line += ["--method", config.method, "--budget", config.budget]
+        return line + [word for override in config.overrides() for word in ("--set", override)]
+
+    def result(self) -> Summary | None:
+        return finished(self.where, self.config)
+
+
+def run_jobs(jobs: list[Job], at_once: int, console: Console) -> int:
+    """Run the jobs that are not done, some at once; how many failed."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))}
+
+    def launch(job: Job) -> subprocess.CompletedProcess:
+        return subprocess.run(job.command(), env=environment, capture_output=True, text=True, check=False)
+
+    todo, failed = [job for job in jobs if job.result() is None], 0
+    with Progress(console=console) as progress, ThreadPoolExecutor(at_once) as pool:
+        task = progress.add_task("runs", total=len(jobs), completed=len(jobs) - len(todo))
+        running = {pool.submit(launch, job): job for job in todo}
+        try:
+            for future in as_completed(running):
+                job, result = running[future], future.result()
+                progress.advance(task)
+                if result.returncode:
+                    failed += 1
+                    last = (result.stderr.strip() or result.stdout.strip()).splitlines()[-1:]
+                    console.print(
+                        f"{job.variant} {job.config.reward} seed {job.config.seed}: exit {result.returncode} {last}"
+                    )
+                elif not console.is_terminal:
+                    done = len(jobs) - len(todo) + sum(f.done() for f in running)
+                    console.print(f"{done}/{len(jobs)}  {job.variant} {job.config.reward} seed {job.config.seed}")
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)  # the running ones saw the interrupt too, and stop at a checkpoint
+            raise
+    return failed

@@ -1,0 +1,141 @@
+"""A profile (``params.yaml``): which cells the matrix has, at which budget, and how their rates are tuned. No torch.
+
+A *variant* is a row of the tables: a method, or a method with options that the profile names
+(``shortft-one-lora: {method: shortft, timestep_aware: false}``). A group of cells is a stage of ``dvc.yaml``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .records import file_name
+
+
+class ProfileError(Exception):
+    """A profile, or what it leads to, is wrong; the message is one line."""
+
+
+class CellKey(NamedTuple):
+    """Where a cell stands in the matrix. ``stage``: its address in DVC."""
+
+    suite: str
+    variant: str
+    reward: str
+    seed: int
+    stage: str
+
+    def folder(self, root: Path) -> Path:
+        return root / self.suite / file_name(self.reward) / self.variant / f"seed-{self.seed}"
+
+
+class Group(BaseModel):
+    """Methods x variants of them (none: the methods as they are) x rewards x seeds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    methods: list[str]
+    variants: list[str] = []
+    rewards: list[str]
+    seeds: list[int]
+
+
+class Tuning(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    budget: str
+    seed: int
+    rates: list[float]
+    growths: int = Field(ge=0)
+    prompts: int = Field(ge=8)
+
+
+class Gradients(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    reward: str
+    batches: int
+    redraws: int
+    checkpoints: str
+    methods: str
+
+
+class Shortcut(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    prompts: int
+    spacings: list[str]
+
+
+class Profile(BaseModel):
+    """The content of a params file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    suites: list[str]
+    budget: str
+    settings: dict = {}
+    variants: dict[str, dict] = {}
+    groups: dict[str, Group]
+    tuning: Tuning
+    gradients: Gradients
+    shortcut: Shortcut
+    cost: dict = {}
+
+    @classmethod
+    def read(cls, path: Path) -> Profile:
+        """Read and check a file. Raises ProfileError."""
+        try:
+            profile = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ProfileError(f"{path} is no YAML file that can be read ({type(error).__name__})") from None
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ProfileError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        for key in profile.cells():
+            if key.variant not in profile.variants and key.variant not in profile.methods():
+                raise ProfileError(f"{path}: groups name {key.variant}, which 'variants' does not describe")
+        return profile
+
+    def methods(self) -> list[str]:
+        """Methods that stand in the matrix as they are."""
+        return list(dict.fromkeys(m for group in self.groups.values() if not group.variants for m in group.methods))
+
+    def cells(self) -> list[CellKey]:
+        """Every cell once, one seed of everything first."""
+        found = {}
+        for stage, group in self.groups.items():
+            for method, variant in itertools.product(group.methods, group.variants or [""]):
+                name = f"{method}-{variant}" if variant else method
+                for suite, reward, seed in itertools.product(self.suites, group.rewards, group.seeds):
+                    address = f"{stage}@{suite}-{name}-{reward}-{seed}"
+                    found.setdefault((suite, name, reward, seed), CellKey(suite, name, reward, seed, address))
+        return sorted(found.values(), key=lambda key: key.seed)
+
+    def method(self, variant: str) -> str:
+        return self.variants.get(variant, {}).get("method", variant)
+
+    def overrides(self, variant: str) -> list[str]:
+        """What ``--set`` has to be given for a variant: the profile's settings and the variant's options."""
+        options = self.settings | {k: v for k, v in self.variants.get(variant, {}).items() if k != "method"}
+        return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in options.items()]
+
+    def tuned(self, reward: str) -> list[str]:
+        """The variants that the matrix has for a reward; every one of them is tuned."""
+        return list(dict.fromkeys(key.variant for key in self.cells() if key.reward == reward))
+
+
+def rate_file(root: Path, suite: str, reward: str) -> Path:
+    """Where ``benchmark.tune`` leaves the rates of a reward: variant -> learning rate."""
+    return root / suite / "tuning" / f"{file_name(reward)}.yaml"
+
+
+def read_rates(path: Path) -> dict[str, float]:
+    """Learning rates by variant. Raises ProfileError."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict) or not all(isinstance(rate, float) and rate > 0 for rate in content.values()):
+        raise ProfileError(f"{path} is no table of learning rates; make it with benchmark.tune")
+    return content
