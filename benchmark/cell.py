@@ -21,7 +21,7 @@ from . import records, suites
 from .config import InputError, RunConfig, Settings, read_prompts
 from .diffusion import Executor, Plan, Policy, sampler_plan
 from .evaluation import VARIED, VARIED_ON_CURVE, Evaluation, evaluate
-from .pictures import before_and_after
+from .pictures import before_and_after, thumbnails
 from .protocol import PROTOCOL_VERSION
 from .slots import SLOTS_FILE
 from .trainer import LOG_COLUMNS, Diverged, Trainer
@@ -163,8 +163,8 @@ class Cell:
         reward = self.config.reward
         extra = None if reward in suite.reward_names() else [reward, suite.reward(reward).version]
         key = [suite.fingerprint(False), self.executor.guidance_scale, self.executor.timesteps, settings.test_prompts,
-               settings.split, settings.train_prompts, identity(self.config)["prompts"], extra, code_fingerprint(), torch.__version__, torch.get_num_threads(),
-               self.config.device]  # fmt: skip
+               settings.split, settings.train_prompts, identity(self.config)["prompts"], extra, code_fingerprint(),
+               torch.__version__, torch.get_num_threads(), self.config.device]  # fmt: skip
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
         path = self.root / self.config.suite / "base" / f"{name}.pt"
         if path.exists():
@@ -314,6 +314,7 @@ class Cell:
         scores = pd.concat([before.scores.assign(when="before"), after.scores.assign(when="after")])
         records.write_text(self.folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g"))
         before_and_after(self.folder / "before_after.png", self.executor, before, after, self.config)
+        thumbnails(self.folder / "samples.jpg", self.executor, before, after)
         return after
 
 

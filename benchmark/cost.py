@@ -1,12 +1,13 @@
 """What a step of every method costs, beside the denoiser, decoder and reward calls that it needs.
 
     python -m benchmark.cost                         every method, suite mini, batch 8
-    python -m benchmark.cost --method draft_k --set k=5
+    python -m benchmark.cost --method draft --method "draft checkpoint=false"
 
 Denoiser calls are counted per image, twice with guidance; ShortFT's step is one of its first stage, the longest.
 Each method runs in a process of its own, so that its peak memory is its own. There, steps of the trainer and the calls
-that one such step makes, one by one and alone, are timed in turns; the ratio of the two is our overhead. `slots` is the
-time of denoiser calls with all LoRA slots on, `switching` of calls that switch slots each time, over calls with none.
+that one such step makes, one by one and alone, are timed in turns; the ratio of the two is our overhead. `step_mb` is
+what the first step adds to the memory of the loaded models. `slots` is the time of denoiser calls with all LoRA slots
+on, `switching` of calls that switch slots each time, over calls with none. Run it alone on the machine.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ from rich.table import Table
 import methods
 
 from .cell import Cell
-from .config import InputError, resolve
+from .config import InputError, resolve, split_variant
 from .records import environment, peak_memory_mb, write_json
 from .suites import SuiteError
 
-console = Console()
+console = Console(highlight=False)
+if not console.is_terminal:
+    console.width = 150
 app = typer.Typer(add_completion=False)
 
 
@@ -108,7 +111,9 @@ def seconds_of(run) -> float:
 def measure(cell: Cell, steps: int, rounds: int) -> dict[str, float]:
     """Cost of one optimiser step: calls, seconds, seconds of its calls alone, peak memory."""
     trainer, ledger = cell.trainer, cell.executor.ledger
+    idle = peak_memory_mb(cell.config.device)
     next(trainer.steps())  # warm-up: the ledger measures each kind of call once
+    step_mb = peak_memory_mb(cell.config.device) - idle
     before = dataclasses.asdict(ledger)
     calls = record_calls(cell, steps)
     spent = {name: (value - before[name]) / steps for name, value in dataclasses.asdict(ledger).items()}
@@ -124,10 +129,14 @@ def measure(cell: Cell, steps: int, rounds: int) -> dict[str, float]:
     return (
         per_step
         | {
+            "operations": spent["operations"],
             "seconds": float(np.median(whole)),
+            "seconds_low": float(min(whole)),
+            "seconds_high": float(max(whole)),
             "alone": float(np.median(parts)),
             "ratio": float(np.median(np.array(whole) / np.array(parts))),
             "peak_mb": peak_memory_mb(cell.config.device),
+            "step_mb": step_mb,
         }
         | slot_ratios(cell, rounds)
     )
@@ -157,7 +166,7 @@ def slot_ratios(cell: Cell, rounds: int, calls: int = 12) -> dict[str, float]:
 
 @app.command()
 def main(
-    method: Annotated[list[str] | None, typer.Option(help="Repeat for several; all by default.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Repeat for several, options after the name; all.")] = None,
     reward: Annotated[str, typer.Option(help="As of benchmark.run.")] = "hps",
     suite: Annotated[str, typer.Option(help="As of benchmark.run.")] = "mini",
     set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, as of benchmark.run.")] = None,
@@ -169,32 +178,35 @@ def main(
 ) -> None:
     """Time a step of each method against its calls."""
     try:
-        configs = [
-            resolve(suite, name, reward, 0, "1000000step", device, None, set_ or [])
-            for name in method or methods.names()
-        ]
+        variants = {}
+        for variant in method or methods.names():
+            name, options = split_variant(variant)
+            overrides = [*(set_ or []), *options]
+            variants[variant] = resolve(suite, name, reward, 0, "1000000step", device, None, overrides)
         if inside:
             with tempfile.TemporaryDirectory() as folder:
-                cell = Cell(configs[0], Path(folder), Path(folder), Console(stderr=True))
+                (config,) = variants.values()
+                cell = Cell(config, Path(folder), Path(folder), Console(stderr=True))
                 print(json.dumps(measure(cell, steps, rounds)))
             return
     except (InputError, SuiteError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     figures = {}
-    for config in track(configs, description="methods", console=console):
-        line = [sys.executable, "-m", "benchmark.cost", "--inside", "--method", config.method, "--reward", reward,
+    for variant in track(variants, description="methods", console=console):
+        line = [sys.executable, "-m", "benchmark.cost", "--inside", "--method", variant, "--reward", reward,
                 "--suite", suite, "--device", device, "--steps", str(steps), "--rounds", str(rounds),
                 *itertools.chain.from_iterable(("--set", s) for s in set_ or [])]  # fmt: skip
         result = subprocess.run(line, capture_output=True, text=True, check=False)
         if result.returncode:
-            print(f"error: {config.method}: {result.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+            print(f"error: {variant}: {result.stderr.strip().splitlines()[-1]}", file=sys.stderr)
             raise typer.Exit(1)
-        figures[config.method] = json.loads(result.stdout.splitlines()[-1])
+        figures[variant] = json.loads(result.stdout.splitlines()[-1])
     table = Table(title=f"one optimiser step, suite {suite}, {reward}, {device}, {torch.get_num_threads()} threads")
     formats = {
         "forwards": ".0f", "backwards": ".0f", "recomputations": ".0f",
-        "seconds": ".3f", "alone": ".3f", "ratio": ".3f", "peak_mb": ".0f", "slots": ".3f", "switching": ".3f",
+        "seconds": ".3f", "alone": ".3f", "ratio": ".3f", "peak_mb": ".0f", "step_mb": ".0f",
+        "slots": ".3f", "switching": ".3f",
     }  # fmt: skip
     for column in ("method", *formats):
         table.add_column(column, justify="left" if column == "method" else "right")

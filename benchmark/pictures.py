@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import torch
+from PIL import Image
 
 from .config import RunConfig
 from .diffusion import Executor
@@ -17,16 +19,36 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 
+SAMPLES = 8
+
+
 @torch.no_grad()
+def images_of(executor: Executor, result: Evaluation, count: int) -> np.ndarray:
+    """The first images of an evaluation, (count, H, W, 3) in [0, 1]; nothing is entered into the ledger."""
+    ledger, executor.ledger = executor.ledger, Ledger()
+    try:
+        images = executor.decode(result.latents[:count].to(executor.policy.unet.device))
+    finally:
+        executor.ledger = ledger
+    return images.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def thumbnails(path: Path, executor: Executor, before: Evaluation, after: Evaluation, count: int = SAMPLES) -> None:
+    """The first held-out prompts from the same noise: base model above, tuned below, edge to edge."""
+    rows = [np.concatenate(list(images_of(executor, result, count)), axis=1) for result in (before, after)]
+    grid = Image.fromarray((np.concatenate(rows) * 255).round().astype(np.uint8))
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    grid.save(part, format="JPEG", quality=90, subsampling=0)
+    os.replace(part, path)
+
+
 def before_and_after(
-    path: Path, executor: Executor, before: Evaluation, after: Evaluation, config: RunConfig, count: int = 8
+    path: Path, executor: Executor, before: Evaluation, after: Evaluation, config: RunConfig, count: int = SAMPLES
 ) -> None:
     """The first held-out prompts from the same noise before and after, each with its reward."""
-    ledger, executor.ledger = executor.ledger, Ledger()
     figure, axes = plt.subplots(2, count, figsize=(1.5 * count, 4.2), layout="constrained")
     for row, (label, result) in enumerate((("before", before), ("after", after))):
-        latents = result.latents[:count].to(executor.policy.unet.device)
-        images = executor.decode(latents).permute(0, 2, 3, 1).cpu().numpy()
+        images = images_of(executor, result, count)
         for column, (axis, image) in enumerate(zip(axes[row], images, strict=True)):
             axis.imshow(image, interpolation="nearest")
             axis.set_xticks([])
@@ -36,7 +58,6 @@ def before_and_after(
                 words = result.scores.prompt.iloc[column].split()
                 axis.set_title("\n".join(" ".join(words[i : i + 4]) for i in range(0, len(words), 4)), fontsize=6)
         axes[row, 0].set_ylabel(label)
-    executor.ledger = ledger
     figure.suptitle(f"{config.method}, {config.reward}, suite {config.suite}, seed {config.seed}", fontsize=9)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     figure.savefig(part, dpi=110, format="png")

@@ -68,6 +68,13 @@ class Shortcut(BaseModel):
     spacings: list[str]
 
 
+class Cost(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    steps: int
+    rounds: int
+    methods: list[str]
+
+
 class Profile(BaseModel):
     """The content of a params file."""
 
@@ -80,7 +87,7 @@ class Profile(BaseModel):
     tuning: Tuning
     gradients: Gradients
     shortcut: Shortcut
-    cost: dict = {}
+    cost: Cost
 
     @classmethod
     def read(cls, path: Path) -> Profile:

@@ -10,6 +10,7 @@ scores.csv        one row per evaluated image: when, split, prompt, every reward
 summary.json      the run in numbers (``Summary``)
 lora/             the tuned LoRA in diffusers' format
 before_after.png  the same noise before and after
+samples.jpg       the same without words: base model above, tuned below, the first held-out prompts in order
 checkpoint.pt     where an unfinished run goes on; gone once it is done
 """
 
@@ -125,7 +126,7 @@ def read_summary(folder: Path) -> Summary | None:
 def clear(folder: Path) -> None:
     """Remove a run's records, its identity last: what is left of a half-cleared folder is never resumed."""
     shutil.rmtree(folder / "lora", ignore_errors=True)
-    for name in ("checkpoint.pt", "summary.json", "scores.csv", "log.csv", "curve.csv", "before_after.png", "error.txt",
+    for name in ("checkpoint.pt", "summary.json", "scores.csv", "log.csv", "curve.csv", "before_after.png", "samples.jpg", "error.txt",
                  "environment.json", "run.json"):  # fmt: skip
         (folder / name).unlink(missing_ok=True)
 

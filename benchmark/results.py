@@ -1,0 +1,137 @@
+"""Everything below ``results/`` that tables, figures, verdicts and report are made of, read once. No torch.
+
+results = Results.read(Path("results"), Profile.read(Path("params.yaml")), "mini")
+
+Nothing here raises over a missing or broken part: what is not there is None or missing from a table, and what was left
+out is listed in ``problems``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .profile import CellKey, Profile, ProfileError, rate_file, read_rates
+from .reader import paired_scores, read_tree
+from .records import file_name, read_json
+
+
+@dataclasses.dataclass
+class Results:
+    """The records of one suite.
+
+    runs      one row per good run of the profile's matrix (``reader.read_tree``), with ``variant`` and ``stage``
+    curves    one row per evaluation along the budget of these runs, with ``variant``
+    problems  folder and problem: broken runs, and folders that are no cell of the profile
+    missing   cells of the profile without a good run
+    """
+
+    root: Path
+    profile: Profile
+    suite: str
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    problems: pd.DataFrame
+    missing: list[CellKey]
+
+    @classmethod
+    def read(cls, root: Path, profile: Profile, suite: str) -> Results:
+        cells = {str(key.folder(root)): key for key in profile.cells() if key.suite == suite}
+        runs, curves, problems = read_tree(root / suite)
+        rows = problems.to_dict("records")
+        known = runs.folder.isin(cells) if len(runs) else pd.Series(dtype=bool)
+        for folder in runs.folder[~known] if len(runs) else []:
+            rows.append({"folder": folder, "problem": "no cell of the profile"})
+        runs = runs[known].reset_index(drop=True) if len(runs) else pd.DataFrame(columns=["folder", "variant"])
+        runs["variant"] = [cells[folder].variant for folder in runs.folder]
+        runs["stage"] = [cells[folder].stage for folder in runs.folder]
+        wrong = runs.index[[row.method != profile.method(row.variant) for row in runs.itertuples()]]
+        for folder in runs.folder[wrong]:
+            rows.append({"folder": folder, "problem": "was made by another method than its folder says"})
+        runs = runs.drop(index=wrong).reset_index(drop=True)
+        found = dict(zip(runs.folder, runs.variant, strict=True))
+        if len(curves):
+            curves = curves[curves.folder.isin(found)].assign(variant=lambda table: table.folder.map(found))
+        return cls(
+            root, profile, suite, runs, curves.reset_index(drop=True),
+            pd.DataFrame(rows, columns=["folder", "problem"]),
+            [key for folder, key in cells.items() if folder not in found],
+        )  # fmt: skip
+
+    # -- the matrix
+
+    def variants(self) -> list[str]:
+        """Rows of the tables, in the order of the profile."""
+        return list(dict.fromkeys(key.variant for key in self._ordered() if key.suite == self.suite))
+
+    def rewards(self) -> list[str]:
+        return list(dict.fromkeys(key.reward for key in self._ordered() if key.suite == self.suite))
+
+    def _ordered(self) -> list[CellKey]:
+        return sorted(self.profile.cells(), key=lambda key: list(self.profile.groups).index(key.stage.split("@")[0]))
+
+    def of(self, variant: str, reward: str) -> pd.DataFrame:
+        """Evaluated runs of a variant on a reward, by seed."""
+        if self.runs.empty:
+            return self.runs
+        chosen = (self.runs.variant == variant) & (self.runs.reward == reward) & self.runs.reward_after.notna()
+        return self.runs[chosen].sort_values("seed").reset_index(drop=True)
+
+    def expected(self, variant: str, reward: str) -> list[int]:
+        """The seeds that the profile has of a variant on a reward."""
+        return sorted(k.seed for k in self.profile.cells()
+                      if (k.suite, k.variant, k.reward) == (self.suite, variant, reward))  # fmt: skip
+
+    def gains(self, variant: str, reward: str, column: str | None = None, split: str = "test") -> np.ndarray | None:
+        """Changes of a score (the target reward) on a split's prompts, (seeds, prompts); None without any run."""
+        runs = self.of(variant, reward)
+        return None if runs.empty else paired_scores(list(runs.folder), column or reward, split)
+
+    def curve(self, variant: str, reward: str) -> pd.DataFrame:
+        """Evaluations along the budget of all runs of a variant on a reward."""
+        if self.curves.empty:
+            return self.curves
+        return self.curves[(self.curves.variant == variant) & (self.curves.reward == reward)]
+
+    # -- the probes; None where they were not made
+
+    def _table(self, *path: str) -> pd.DataFrame | None:
+        try:
+            return pd.read_csv(self.root.joinpath(self.suite, *path))
+        except (OSError, ValueError):
+            return None
+
+    @cached_property
+    def gradients(self) -> pd.DataFrame | None:
+        """Figures of gradient estimates (``benchmark.gradients``) on the profile's reward."""
+        return self._table("gradients", f"{file_name(self.profile.gradients.reward)}.csv")
+
+    def jumps(self, spacing: str = "leading") -> pd.DataFrame | None:
+        """Errors of the few-step model's jumps and of naive ones (``benchmark.shortcut``)."""
+        return self._table("shortcut", f"jumps-{spacing}.csv")
+
+    def images(self, spacing: str = "leading") -> pd.DataFrame | None:
+        """Rewards of images of shortened chains (``benchmark.shortcut``)."""
+        return self._table("shortcut", f"images-{spacing}.csv")
+
+    @cached_property
+    def cost(self) -> pd.DataFrame | None:
+        """One row per method and its options: what a step costs (``benchmark.cost``), alone on the machine."""
+        content = read_json(self.root / self.suite / "cost.json")
+        if content is None or not isinstance(content.get("methods"), dict):
+            return None
+        return pd.DataFrame([{"method": name} | row for name, row in content["methods"].items()])
+
+    def tuning(self, reward: str) -> pd.DataFrame | None:
+        """The evidence of the learning rates of a reward."""
+        return self._table("tuning", f"{file_name(reward)}.csv")
+
+    def rates(self, reward: str) -> dict[str, float]:
+        try:
+            return read_rates(rate_file(self.root, self.suite, reward))
+        except ProfileError:
+            return {}
