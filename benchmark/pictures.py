@@ -18,7 +18,6 @@ from .ledger import Ledger
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-
 SAMPLES = 8
 
 

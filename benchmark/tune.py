@@ -3,10 +3,10 @@
     python -m benchmark.tune --params params.yaml --reward hps --jobs 2
 
 Rates, seed, budget and prompts are the profile's (``tuning``). Writes to OUT/<suite>/tuning, per reward:
-``<reward>.csv``, the evidence, and ``<reward>.yaml``, the winners (variant -> rate), which the matrix reads. A winner is
-the rate with the highest mean of the target reward over validation prompts, which are never reported, after the budget;
-a diverged run counts with its last finite evaluation. Where some winner lies on the edge of the grid, the grid grows
-there for all.
+``<reward>.csv``, the evidence, and ``<reward>.yaml``, the winners (variant -> rate), which the matrix reads. A winner
+is the rate with the highest mean of the target reward over validation prompts, which are never reported, after the
+budget; a diverged run counts with its last finite evaluation. Where some winner lies on the edge of the grid, the grid
+grows there for all.
 
 What the evidence has of the same code and settings is not run again, so a changed method costs its own runs only.
 """
