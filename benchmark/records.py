@@ -126,8 +126,8 @@ def read_summary(folder: Path) -> Summary | None:
 def clear(folder: Path) -> None:
     """Remove a run's records, its identity last: what is left of a half-cleared folder is never resumed."""
     shutil.rmtree(folder / "lora", ignore_errors=True)
-    for name in ("checkpoint.pt", "summary.json", "scores.csv", "log.csv", "curve.csv", "before_after.png", "samples.jpg",
-                 "error.txt", "environment.json", "run.json"):  # fmt: skip
+    for name in ("checkpoint.pt", "summary.json", "scores.csv", "log.csv", "curve.csv", "before_after.png",
+                 "samples.jpg", "error.txt", "environment.json", "run.json"):  # fmt: skip
         (folder / name).unlink(missing_ok=True)
 
 
