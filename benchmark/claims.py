@@ -1,0 +1,352 @@
+"""Verdicts on the claims of ``claims.yaml``, by rule and from records alone. No torch.
+
+Every rule names a *measure*, a function of this module that yields comparisons: an estimate with a 95% interval, or
+none where records are missing. Thresholds and comparators stand in the file, never here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from .profile import ProfileError
+from .results import Results
+from .statistics import Interval, crossed_interval, probability_of_improvement, stratified_bootstrap, time_to_target
+
+Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not measured", "yes", "no"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One interval that a rule looks at. ``interval`` is None where records are missing; ``note`` says what they are."""
+
+    label: str
+    interval: Interval | None
+    note: str = ""
+
+
+class Rule(BaseModel):
+    """What is measured, of which variants, and on which side of which threshold it has to lie."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    measure: str
+    of: list[str]
+    over: list[str] = []
+    rewards: list[str] = []
+    figure: str = ""
+    split: str = "test"
+    above: float | None = None
+    below: float | None = None
+    says: str
+
+    @model_validator(mode="after")
+    def _complete(self) -> Rule:
+        if self.measure not in MEASURES:
+            raise ValueError(f"unknown measure {self.measure!r}; valid: {', '.join(MEASURES)}")
+        if (self.above is None) == (self.below is None):
+            raise ValueError("a rule needs either 'above' or 'below'")
+        return self
+
+    @property
+    def threshold(self) -> float:
+        return self.above if self.below is None else self.below
+
+    def compare(self, results: Results) -> list[Comparison]:
+        return list(MEASURES[self.measure](results, self))
+
+    def holds(self, interval: Interval | None) -> Literal["yes", "no", "open", "missing"]:
+        """Whether an interval lies beyond the threshold, on its other side, or on both."""
+        if interval is None or any(np.isnan(interval)):
+            return "missing"
+        beyond, short = (interval.low > self.threshold, interval.high <= self.threshold)
+        if self.above is None:
+            beyond, short = interval.high < self.threshold, interval.low >= self.threshold
+        return "yes" if beyond else "no" if short else "open"
+
+
+class Claim(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    id: str
+    text: str
+    source: Literal["paper", "summary", "question"]
+    rules: list[Rule]
+    explanation: str = ""
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """The claims of a file. Raises ProfileError."""
+    try:
+        return [Claim.model_validate(claim) for claim in yaml.safe_load(path.read_text(encoding="utf-8"))["claims"]]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ProfileError(f"{path} holds no claims that can be read ({type(error).__name__})") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ProfileError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+
+
+# -- measures on the matrix
+
+
+def _seeds(results: Results, variant: str, reward: str) -> list[int]:
+    return results.of(variant, reward).seed.tolist() if len(results.runs) else []
+
+
+def _short_of(results: Results, variant: str, reward: str) -> str:
+    """What is missing of a variant's runs, in words; empty where nothing is."""
+    missing = set(results.expected(variant, reward)) - set(_seeds(results, variant, reward))
+    return f"{variant} on {reward} lacks {len(missing)} of its seeds" if missing else ""
+
+
+def _paired(results: Results, of: str, over: str, reward: str, relative: bool = False) -> tuple[np.ndarray | None, str]:
+    """Difference of two variants' final scores (of their gains: ``relative``), (seeds, prompts), on common seeds."""
+    seeds = sorted(set(_seeds(results, of, reward)) & set(_seeds(results, over, reward)))
+    note = "; ".join(filter(None, (_short_of(results, of, reward), _short_of(results, over, reward))))
+    if len(seeds) < 2:
+        return None, note or "fewer than two seeds"
+    parts = []
+    for variant in (of, over):
+        runs = results.of(variant, reward)
+        gains = results.gains(variant, reward)[runs.seed.isin(seeds).to_numpy()]
+        parts.append(gains)
+    if parts[0].shape != parts[1].shape:
+        return None, "evaluated on different prompts"
+    return parts[0] - parts[1], note
+
+
+def difference(results: Results, rule: Rule) -> Iterator[Comparison]:
+    """Final target reward less the other's, paired by seed, prompt and noise. (Both start from the same base model.)"""
+    for of, over, reward in itertools.product(rule.of, rule.over, rule.rewards):
+        scores, note = _paired(results, of, over, reward)
+        yield Comparison(f"{of} - {over}, {reward}", None if scores is None else crossed_interval(scores), note)
+
+
+def gain_difference(results: Results, rule: Rule) -> Iterator[Comparison]:
+    """Change of the target reward less the other's, pair by pair: where the two start from different base chains."""
+    for (of, over), reward in itertools.product(zip(rule.of, rule.over, strict=True), rule.rewards):
+        scores, note = _paired(results, of, over, reward)
+        yield Comparison(f"{of} - {over}, {reward}", None if scores is None else crossed_interval(scores), note)
+
+
+def improvement(results: Results, rule: Rule) -> Iterator[Comparison]:
+    """Probability that a run ends with more of its reward than one of the other's, mean over rewards."""
+    for of, over in itertools.product(rule.of, rule.over):
+        tasks, notes = [], []
+        for reward in rule.rewards:
+            pair = [results.of(variant, reward) for variant in (of, over)]
+            if any(len(runs) < 2 for runs in pair):
+                notes.append(f"{reward}: fewer than two seeds")
+                continue
+            notes += filter(None, (_short_of(results, variant, reward) for variant in (of, over)))
+            tasks.append([runs.reward_after.to_numpy() for runs in pair])
+        whole = len(tasks) == len(rule.rewards)
+        interval = probability_of_improvement([t[0] for t in tasks], [t[1] for t in tasks]) if whole else None
+        yield Comparison(f"{of} over {over}", interval, "; ".join(notes))
+
+
+def gain(results: Results, rule: Rule) -> Iterator[Comparison]:
+    """Change of the target reward from the base model's, on the prompts of a split."""
+    for variant, reward in itertools.product(rule.of, rule.rewards):
+        runs, note = results.of(variant, reward), _short_of(results, variant, reward)
+        if len(runs) < 2:
+            yield Comparison(f"{variant}, {reward}", None, note or "fewer than two seeds")
+        else:
+            gains = results.gains(variant, reward, split=rule.split)
+            yield Comparison(f"{variant}, {reward}", crossed_interval(gains), note)
+
+
+def share_of_gain(results: Results, rule: Rule) -> Iterator[Comparison]:
+    """Change on a split's prompts over the change on training prompts: means per seed, t interval of their ratio."""
+    for variant, reward in itertools.product(rule.of, rule.rewards):
+        runs, note = results.of(variant, reward), _short_of(results, variant, reward)
+        if len(runs) < 2:
+            yield Comparison(f"{variant}, {reward}", None, note or "fewer than two seeds")
+            continue
+        here, there = (results.gains(variant, reward, split=split).mean(1) for split in (rule.split, "train"))
+        ratio = here / there if (there > 0).all() else np.full(len(here), np.nan)
+        yield Comparison(f"{variant}, {reward}", crossed_interval(ratio[:, None]), note)
+
+
+def efficiency(results: Results, of: str, over: str, reward: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Operations of the other's whole run over what each run of ``of`` needs to reach, and keep to the next
+    evaluation, the other's mean final reward: ratios (seeds,), and which never reached it (their ratio is a bound
+    from above). The finest answer is the first evaluation after the start.
+    """
+    ours, theirs = results.curve(of, reward), results.curve(over, reward)
+    if ours.empty or theirs.empty:
+        return None
+    ends = theirs[theirs.share == theirs.share.max()]
+    target, whole = ends[reward].mean(), ends.operations.mean()
+    reached = []
+    for _, curve in ours.groupby("folder"):
+        curve = curve.sort_values("share")
+        costs = curve.operations.clip(lower=curve.operations.iloc[1]).to_numpy()
+        reached.append(time_to_target(costs, curve[reward].to_numpy(), target))
+    ratios = np.array([whole / r.cost for r in reached])
+    return ratios, np.array([r.censored for r in reached])
+
+
+def time_to_target_ratio(results: Results, rule: Rule) -> Iterator[Comparison]:
+    """``efficiency`` as a geometric mean over rewards and seeds."""
+    for of, over in itertools.product(rule.of, rule.over):
+        found = [efficiency(results, of, over, reward) for reward in rule.rewards]
+        notes = [n for r in rule.rewards for v in (of, over) if (n := _short_of(results, v, r))]
+        if any(f is None or len(f[0]) < 2 for f in found):
+            yield Comparison(f"{of} against {over}", None, "; ".join(notes) or "fewer than two seeds")
+            continue
+        logs = [np.log(ratios) for ratios, _ in found]
+        interval = stratified_bootstrap(logs, lambda tasks: float(np.mean([t.mean() for t in tasks])))
+        censored = sum(int(c.sum()) for _, c in found)
+        if censored:
+            notes.append(f"{censored} of {sum(map(len, logs))} runs never reached it: an upper bound")
+        yield Comparison(f"{of} against {over}", Interval(*np.exp(interval)), "; ".join(notes))
+
+
+# -- measures on the probes
+
+
+def _gradient_row(table: pd.DataFrame, step: int, method: str) -> pd.Series | None:
+    rows = table[(table.reference_step == step) & (table.method == method) & (table.progress == 0)]
+    rows = rows[rows.slot.astype(str) == "all"]
+    return None if rows.empty else rows.iloc[0]
+
+
+def _gradient(results: Results, method: str, figure: str) -> Iterator[tuple[int, Interval | None]]:
+    table = results.gradients
+    if table is None:
+        yield 0, None
+        return
+    for step in sorted(table.reference_step.unique()):
+        row = _gradient_row(table, step, method)
+        yield step, None if row is None else Interval(row[figure], row[f"{figure}_low"], row[f"{figure}_high"])
+
+
+def gradient_value(results: Results, rule: Rule) -> Iterator[Comparison]:
+    """A figure of ``benchmark.gradients``, at every checkpoint of the reference run."""
+    for method in rule.of:
+        for step, interval in _gradient(results, method, rule.figure):
+            yield Comparison(f"{method}, step {step}", interval, "" if interval else "no gradient probe of it")
+
+
+def _gradient_pair(results: Results, rule: Rule, combine: Callable[[Interval, Interval], Interval], word: str):
+    for of, over in itertools.product(rule.of, rule.over):
+        pairs = zip(_gradient(results, of, rule.figure), _gradient(results, over, rule.figure), strict=True)
+        for (step, a), (_, b) in pairs:
+            whole = a is not None and b is not None
+            label, note = f"{of} {word} {over}, step {step}", "" if whole else "no gradient probe of both"
+            yield Comparison(label, combine(a, b) if whole else None, note)
+
+
+def gradient_ratio(results: Results, rule: Rule) -> Iterator[Comparison]:
+    """Ratio of two figures; the interval from the two intervals' ends, so wider than 95%."""
+    yield from _gradient_pair(
+        results, rule, lambda a, b: Interval(a.value / b.value, a.low / b.high, a.high / b.low), "over"
+    )
+
+
+def gradient_difference(results: Results, rule: Rule) -> Iterator[Comparison]:
+    """Difference of two figures; the interval from the two intervals' ends, so wider than 95%."""
+    yield from _gradient_pair(
+        results, rule, lambda a, b: Interval(a.value - b.value, a.low - b.high, a.high - b.low), "less"
+    )
+
+
+def fidelity(results: Results, rule: Rule) -> Iterator[Comparison]:
+    """Error of the few-step model's jumps over that of naive ones, leading spacing, stretch by stretch."""
+    table = results.jumps()
+    if table is None:
+        yield Comparison("all stretches", None, "no fidelity probe")
+        return
+    for row in table.itertuples():
+        yield Comparison(row.stretch, Interval(row.ratio, row.ratio_low, row.ratio_high))
+
+
+def cost_ratio(results: Results, rule: Rule) -> Iterator[Comparison]:
+    """Ratio of two methods' figures in the cost benchmark; of seconds the interval is that of the fastest and slowest."""
+    table = results.cost
+    for of, over in itertools.product(rule.of, rule.over):
+        rows = [None if table is None else table[table.method == name] for name in (of, over)]
+        if any(row is None or row.empty for row in rows):
+            yield Comparison(f"{of} over {over}", None, "no cost benchmark of both")
+            continue
+        a, b = (
+            Interval(
+                *(row.iloc[0].get(f"{rule.figure}{end}", row.iloc[0][rule.figure]) for end in ("", "_low", "_high"))
+            )
+            for row in rows
+        )
+        interval = Interval(a.value / b.value, a.low / b.high, a.high / b.low) if b.low > 0 else None
+        yield Comparison(f"{of} over {over}", interval)
+
+
+MEASURES: dict[str, Callable[[Results, Rule], Iterator[Comparison]]] = {
+    "difference": difference, "gain_difference": gain_difference, "improvement": improvement, "gain": gain,
+    "share_of_gain": share_of_gain, "time_to_target": time_to_target_ratio, "gradient_value": gradient_value,
+    "gradient_ratio": gradient_ratio, "gradient_difference": gradient_difference, "fidelity": fidelity,
+    "cost_ratio": cost_ratio,
+}  # fmt: skip
+
+
+# -- verdicts
+
+
+def judge(claim: Claim, results: Results) -> dict:
+    """The verdict on a claim and every comparison behind it, as plain values."""
+    compared = [(rule, comparison) for rule in claim.rules for comparison in rule.compare(results)]
+    held = [rule.holds(comparison.interval) for rule, comparison in compared]
+    verdict: Verdict
+    if "no" in held:
+        verdict = "not reproduced"  # one counter-example settles it, whatever else is missing
+    elif not held or "missing" in held:
+        verdict = "not measured"
+    else:
+        verdict = "inconclusive" if "open" in held else "reproduced"
+    if claim.source == "question":
+        verdict = {"reproduced": "yes", "not reproduced": "no"}.get(verdict, verdict)
+    rows = [
+        {"says": rule.says, "label": comparison.label}
+        | dict(zip(("value", "low", "high"), _plain(comparison.interval), strict=True))
+        | {"direction": "above" if rule.below is None else "below", "threshold": rule.threshold, "holds": answer,
+           "note": comparison.note}
+        for (rule, comparison), answer in zip(compared, held, strict=True)
+    ]  # fmt: skip
+    return {"id": claim.id, "text": claim.text, "source": claim.source, "suite": results.suite, "verdict": verdict,
+            "comparisons": rows, "explanation": claim.explanation}  # fmt: skip
+
+
+def _plain(interval: Interval | None) -> tuple[float | None, ...]:
+    """Rounded to six digits; what is no finite number is None."""
+    if interval is None:
+        return None, None, None
+    return tuple(float(f"{x:.6g}") if np.isfinite(x) else None for x in interval)
+
+
+def markdown(verdicts: list[dict], title: str) -> str:
+    """The verdicts as a table, then every comparison."""
+    lines = [f"# Verdicts, {title}", "", "| | claim | source | verdict |", "|---|---|---|---|"]
+    for v in verdicts:
+        lines.append(f"| {v['id']} | {v['text']} | {v['source']} | **{v['verdict']}** |")
+    lines += ["", "*summary*: a figure that stands in an AI summary of the paper and in no source of the paper itself."]
+    for v in verdicts:
+        lines += ["", f"## {v['id']}. {v['text']}: {v['verdict']}", ""]
+        if not v["comparisons"]:
+            lines.append("No rule measures it yet.")
+        for says, group in itertools.groupby(v["comparisons"], key=lambda row: row["says"]):
+            rows = list(group)
+            lines += [f"{says[0].upper()}{says[1:]} (to be {rows[0]['direction']} {rows[0]['threshold']:g}):", "",
+                      "| | value | 95% interval | holds | |", "|---|---|---|---|---|"]  # fmt: skip
+            for row in rows:
+                value = "" if row["value"] is None else f"{row['value']:.4g}"
+                ends = "" if row["low"] is None or row["high"] is None else f"[{row['low']:.4g}, {row['high']:.4g}]"
+                lines.append(f"| {row['label']} | {value} | {ends} | {row['holds']} | {row['note']} |")
+            lines.append("")
+        if v["explanation"]:
+            lines += [v["explanation"].strip(), ""]
+    return "\n".join(lines).rstrip() + "\n"
