@@ -26,11 +26,17 @@ Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not measured"
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One interval that a rule looks at. ``interval`` is None where records are missing; ``note`` says what they are."""
+    """One interval that a rule looks at.
+
+    interval  None where records are missing
+    note      what is missing, or what the interval is
+    whole     every run that the profile has of it is there: no verdict rests on less
+    """
 
     label: str
     interval: Interval | None
     note: str = ""
+    whole: bool = True
 
 
 class Rule(BaseModel):
@@ -62,9 +68,10 @@ class Rule(BaseModel):
     def compare(self, results: Results) -> list[Comparison]:
         return list(MEASURES[self.measure](results, self))
 
-    def holds(self, interval: Interval | None) -> Literal["yes", "no", "open", "missing"]:
-        """Whether an interval lies beyond the threshold, on its other side, or on both."""
-        if interval is None or any(np.isnan(interval)):
+    def holds(self, comparison: Comparison) -> Literal["yes", "no", "open", "missing"]:
+        """Whether the interval lies beyond the threshold, on its other side, or on both."""
+        interval = comparison.interval
+        if interval is None or not comparison.whole or any(np.isnan(interval)):
             return "missing"
         beyond, short = (interval.low > self.threshold, interval.high <= self.threshold)
         if self.above is None:
@@ -125,14 +132,18 @@ def difference(results: Results, rule: Rule) -> Iterator[Comparison]:
     """Final target reward less the other's, paired by seed, prompt and noise. (Both start from the same base model.)"""
     for of, over, reward in itertools.product(rule.of, rule.over, rule.rewards):
         scores, note = _paired(results, of, over, reward)
-        yield Comparison(f"{of} - {over}, {reward}", None if scores is None else crossed_interval(scores), note)
+        yield Comparison(
+            f"{of} - {over}, {reward}", None if scores is None else crossed_interval(scores), note, not note
+        )
 
 
 def gain_difference(results: Results, rule: Rule) -> Iterator[Comparison]:
     """Change of the target reward less the other's, pair by pair: where the two start from different base chains."""
     for (of, over), reward in itertools.product(zip(rule.of, rule.over, strict=True), rule.rewards):
         scores, note = _paired(results, of, over, reward)
-        yield Comparison(f"{of} - {over}, {reward}", None if scores is None else crossed_interval(scores), note)
+        yield Comparison(
+            f"{of} - {over}, {reward}", None if scores is None else crossed_interval(scores), note, not note
+        )
 
 
 def improvement(results: Results, rule: Rule) -> Iterator[Comparison]:
@@ -148,7 +159,7 @@ def improvement(results: Results, rule: Rule) -> Iterator[Comparison]:
             tasks.append([runs.reward_after.to_numpy() for runs in pair])
         whole = len(tasks) == len(rule.rewards)
         interval = probability_of_improvement([t[0] for t in tasks], [t[1] for t in tasks]) if whole else None
-        yield Comparison(f"{of} over {over}", interval, "; ".join(notes))
+        yield Comparison(f"{of} over {over}", interval, "; ".join(notes), not notes)
 
 
 def gain(results: Results, rule: Rule) -> Iterator[Comparison]:
@@ -159,7 +170,7 @@ def gain(results: Results, rule: Rule) -> Iterator[Comparison]:
             yield Comparison(f"{variant}, {reward}", None, note or "fewer than two seeds")
         else:
             gains = results.gains(variant, reward, split=rule.split)
-            yield Comparison(f"{variant}, {reward}", crossed_interval(gains), note)
+            yield Comparison(f"{variant}, {reward}", crossed_interval(gains), note, not note)
 
 
 def share_of_gain(results: Results, rule: Rule) -> Iterator[Comparison]:
@@ -171,7 +182,7 @@ def share_of_gain(results: Results, rule: Rule) -> Iterator[Comparison]:
             continue
         here, there = (results.gains(variant, reward, split=split).mean(1) for split in (rule.split, "train"))
         ratio = here / there if (there > 0).all() else np.full(len(here), np.nan)
-        yield Comparison(f"{variant}, {reward}", crossed_interval(ratio[:, None]), note)
+        yield Comparison(f"{variant}, {reward}", crossed_interval(ratio[:, None]), note, not note)
 
 
 def efficiency(results: Results, of: str, over: str, reward: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -203,10 +214,11 @@ def time_to_target_ratio(results: Results, rule: Rule) -> Iterator[Comparison]:
             continue
         logs = [np.log(ratios) for ratios, _ in found]
         interval = stratified_bootstrap(logs, lambda tasks: float(np.mean([t.mean() for t in tasks])))
+        whole = not notes
         censored = sum(int(c.sum()) for _, c in found)
         if censored:
             notes.append(f"{censored} of {sum(map(len, logs))} runs never reached it: an upper bound")
-        yield Comparison(f"{of} against {over}", Interval(*np.exp(interval)), "; ".join(notes))
+        yield Comparison(f"{of} against {over}", Interval(*np.exp(interval)), "; ".join(notes), whole)
 
 
 # -- measures on the probes
@@ -269,19 +281,15 @@ def fidelity(results: Results, rule: Rule) -> Iterator[Comparison]:
 
 
 def cost_ratio(results: Results, rule: Rule) -> Iterator[Comparison]:
-    """Ratio of two methods' figures in the cost benchmark; of seconds the interval is that of the fastest and slowest."""
+    """Ratio of two methods' figures in the cost benchmark; of seconds from the fastest to the slowest round."""
     table = results.cost
     for of, over in itertools.product(rule.of, rule.over):
         rows = [None if table is None else table[table.method == name] for name in (of, over)]
         if any(row is None or row.empty for row in rows):
             yield Comparison(f"{of} over {over}", None, "no cost benchmark of both")
             continue
-        a, b = (
-            Interval(
-                *(row.iloc[0].get(f"{rule.figure}{end}", row.iloc[0][rule.figure]) for end in ("", "_low", "_high"))
-            )
-            for row in rows
-        )
+        names = [rule.figure + end if rule.figure + end in table else rule.figure for end in ("", "_low", "_high")]
+        a, b = (Interval(*row.iloc[0][names]) for row in rows)
         interval = Interval(a.value / b.value, a.low / b.high, a.high / b.low) if b.low > 0 else None
         yield Comparison(f"{of} over {over}", interval)
 
@@ -300,7 +308,7 @@ MEASURES: dict[str, Callable[[Results, Rule], Iterator[Comparison]]] = {
 def judge(claim: Claim, results: Results) -> dict:
     """The verdict on a claim and every comparison behind it, as plain values."""
     compared = [(rule, comparison) for rule in claim.rules for comparison in rule.compare(results)]
-    held = [rule.holds(comparison.interval) for rule, comparison in compared]
+    held = [rule.holds(comparison) for rule, comparison in compared]
     verdict: Verdict
     if "no" in held:
         verdict = "not reproduced"  # one counter-example settles it, whatever else is missing
