@@ -1,0 +1,415 @@
+"""The benchmark's tables from its records: CSV (numbers), Markdown and LaTeX (to read). No torch.
+
+    python -m benchmark.tables                       results/<suite> -> results/tables, results/claims.md and .json
+    python -m benchmark.tables --params profiles/smoke.yaml --results build/results
+
+Also gives the verdicts on the claims (``benchmark.claims``), since they are made of the same records.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+import yaml
+from rich.console import Console
+
+from .claims import efficiency, judge, markdown, read_claims
+from .profile import Profile, ProfileError
+from .records import write_json, write_text
+from .results import Results
+from .statistics import Interval, crossed_interval, iqm, stratified_bootstrap
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console(highlight=False, soft_wrap=True)
+
+PUBLISHED = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
+NOT_MEASURED = "not measured"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table: ``frame`` has its numbers, ``shown`` the strings that people read, in the same or another shape.
+
+    runs: folders behind a shown cell, by (row, column) of ``shown``.
+    """
+
+    name: str
+    title: str
+    note: str
+    frame: pd.DataFrame
+    shown: pd.DataFrame
+    runs: dict[tuple[int, str], list[str]] = dataclasses.field(default_factory=dict)
+
+    def markdown(self) -> str:
+        rows = [self.shown.columns, ["---"] * self.shown.shape[1], *self.shown.itertuples(index=False)]
+        body = "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+        return f"# {self.title}\n\n{self.note}\n\n{body}\n"
+
+    def latex(self) -> str:
+        return f"% {self.title}\n" + self.shown.to_latex(index=False, escape=True)
+
+
+def published(name: str) -> str:
+    """The published rows beside a table, in words."""
+    rows = [
+        "; ".join([row["method"], *(f"{k} {v}" for k, v in row.items() if k != "method")]) for row in PUBLISHED[name]
+    ]
+    return (
+        "Published for Stable Diffusion 1.5 (arXiv:2507.22604; other model, other scale, one seed, not to be compared "
+        f"number by number): {'. '.join(rows)}."
+    )
+
+
+def seeds_of(results: Results, variant: str, reward: str) -> str:
+    """How many of the profile's seeds stand behind a cell."""
+    here, expected = len(results.of(variant, reward)), len(results.expected(variant, reward))
+    return f"{here}" if here == expected else f"{here} of {expected}"
+
+
+def cell_row(results: Results, variant: str, reward: str) -> dict | None:
+    """A variant on a reward in numbers; None without runs."""
+    runs = results.of(variant, reward)
+    if runs.empty:
+        return None
+    row = {"variant": variant, "reward": reward, "seeds": len(runs), "expected": len(results.expected(variant, reward)),
+           "diverged": int((runs.status == "diverged").sum()), "base": runs.reward_before.mean(),
+           "iqm": iqm(runs.reward_after.to_numpy())}  # fmt: skip
+    for name, column, split in (("gain", reward, "test"), ("oracle", "oracle", "test"),
+                                ("combinations", reward, "combinations"), ("training", reward, "train")):  # fmt: skip
+        interval = crossed_interval(results.gains(variant, reward, column, split))
+        row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    row["diversity"] = (runs.diversity_after - runs.diversity_before).mean()
+    row["drift"] = runs.drift.mean()
+    for name in ("steps", "images", "operations", "denoiser_forwards", "denoiser_backwards", "denoiser_recomputations",
+                 "seconds", "prior_seconds"):  # fmt: skip
+        row[name] = runs[name].mean()
+    return row
+
+
+def wide(
+    results: Results, rows: list[str], columns: list[str], show: Callable[[str, str], str | None]
+) -> tuple[pd.DataFrame, dict]:
+    """A shown table of variants x rewards, and the runs behind its cells."""
+    shown, runs = [], {}
+    for variant in rows:
+        line = {"method": variant}
+        for reward in columns:
+            expected = results.expected(variant, reward)
+            line[reward] = (show(variant, reward) or NOT_MEASURED) if expected else ""
+            if len(results.runs):
+                runs[len(shown), reward] = results.of(variant, reward).folder.tolist()
+        shown.append(line)
+    return pd.DataFrame(shown, columns=["method", *columns]), runs
+
+
+def table1(results: Results) -> Table:
+    rewards, variants = results.rewards(), results.profile.methods()
+    found = {(v, r): cell_row(results, v, r) for r in rewards for v in results.variants()}
+
+    def show(variant: str, reward: str) -> str | None:
+        row = found[variant, reward]
+        if row is None:
+            return None
+        change = Interval(row["gain"], row["gain_low"], row["gain_high"])
+        return f"{row['iqm']:.4f} ({change:+.4f}; {seeds_of(results, variant, reward)})"
+
+    shown, runs = wide(results, variants, rewards, show)
+    bases = {r: np.mean([row["base"] for (_, reward), row in found.items() if reward == r and row] or np.nan)
+             for r in rewards}  # fmt: skip
+    base = {"method": "base model"} | {r: f"{x:.4f}" if np.isfinite(x) else NOT_MEASURED for r, x in bases.items()}
+    shown = pd.concat([pd.DataFrame([base]), shown], ignore_index=True)
+    return Table(
+        "table1", f"Table 1. Methods and rewards at equal compute, suite {results.suite}",
+        f"Interquartile mean over seeds of the final target reward on held-out prompts, {results.profile.budget} "
+        "each (mean change from the base model [95% interval for new seeds and prompts]; seeds). "
+        + published("table1"),
+        pd.DataFrame([row for row in found.values() if row]), shown, {(i + 1, r): f for (i, r), f in runs.items()},
+    )  # fmt: skip
+
+
+def against(results: Results, name: str, title: str, note: str, ours: str, others: list[str]) -> Table:
+    """Variants beside ``ours``, with the paired difference of their final reward to it."""
+    rewards = [r for r in results.rewards() if any(results.expected(v, r) for v in others)]
+    numbers = []
+
+    def show(variant: str, reward: str) -> str | None:
+        runs, reference = results.of(variant, reward), results.of(ours, reward)
+        if runs.empty:
+            return None
+        text = f"{runs.reward_after.mean():.4f}"
+        row = {"variant": variant, "reward": reward, "seeds": len(runs), "final": runs.reward_after.mean()}
+        common = sorted(set(runs.seed) & set(reference.seed))
+        if variant != ours and common:
+            gaps = [results.gains(v, reward)[results.of(v, reward).seed.isin(common).to_numpy()]
+                    for v in (variant, ours)]  # fmt: skip
+            gap = crossed_interval(gaps[0] - gaps[1])
+            text += f" ({gap:+.4f}; {len(common)})"
+            row |= {"difference": gap.value, "difference_low": gap.low, "difference_high": gap.high}
+        numbers.append(row)
+        return text
+
+    shown, runs = wide(results, [ours, *others], rewards, show)
+    note = (
+        f"Mean final target reward (paired difference to {ours} in the change from the base [95% interval]; seeds). "
+        + note
+    )
+    return Table(name, f"{title}, suite {results.suite}", note, pd.DataFrame(numbers), shown, runs)
+
+
+def variants_where(results: Results, **options) -> list[str]:
+    """The profile's variants of ShortFT that set exactly these options."""
+    return [name for name, given in results.profile.variants.items() if given == {"method": "shortft", **options}]
+
+
+def table2(results: Results) -> Table:
+    return against(
+        results, "table2", "Table 2. Tuning the base model through shortcuts, or the few-step model itself",
+        published("table2"), "shortft", variants_where(results, policy="shortcut"),
+    )  # fmt: skip
+
+
+def table3(results: Results) -> Table:
+    ablations = variants_where(results, timestep_aware=False) + variants_where(results, progressive=False)
+    return against(results, "table3", "Table 3. Ablations of ShortFT", published("table3"), "shortft", ablations)
+
+
+def controls(results: Results) -> Table:
+    others = [m for m in ("draft_coarse",) if m in results.profile.methods()]
+    others += variants_where(results, shortcut="naive")
+    note = "draft_coarse: 10 large DDIM steps, no few-step model; naive jumps: one DDIM step in each shortcut's place."
+    return against(results, "controls", "Controls. Is the few-step model needed?", note, "shortft", others)
+
+
+def spacing(results: Results) -> Table:
+    """Each method with the last step of the sampler almost powerless (leading) and not (trailing)."""
+    rows, shown = [], []
+    for name, given in results.profile.variants.items():
+        if "spacing" not in given:
+            continue
+        for reward in results.rewards():
+            pair = [results.of(v, reward) for v in (given["method"], name)]
+            if not results.expected(name, reward):
+                continue
+            line = {"method": given["method"], "reward": reward}
+            for label, variant in (("leading", given["method"]), (given["spacing"], name)):
+                gains = results.gains(variant, reward)
+                line[label] = NOT_MEASURED if gains is None else f"{crossed_interval(gains):+.4f}"
+            common = sorted(set(pair[0].seed) & set(pair[1].seed)) if all(map(len, pair)) else []
+            if common:
+                a, b = (results.gains(v, reward)[runs.seed.isin(common).to_numpy()]
+                        for v, runs in zip((name, given["method"]), pair, strict=True))  # fmt: skip
+                gap = crossed_interval(a - b)
+                line["difference"] = f"{gap:+.4f} ({len(common)})"
+                rows.append({"method": given["method"], "reward": reward, "seeds": len(common), "value": gap.value,
+                             "low": gap.low, "high": gap.high})  # fmt: skip
+            shown.append(line)
+    note = "Change of the target reward from the base model of the same sampler [95% interval]; difference (seeds)."
+    title = f"Spacing of the sampler's steps, suite {results.suite}"
+    return Table("spacing", title, note, pd.DataFrame(rows), pd.DataFrame(shown).fillna(NOT_MEASURED))
+
+
+def side_effects(results: Results) -> Table:
+    """What else changed while the target reward rose."""
+    rows, shown = [], []
+    for reward in results.rewards():
+        for variant in results.variants():
+            runs = results.of(variant, reward)
+            if runs.empty:
+                continue
+            row = {"reward": reward, "variant": variant, "target": (runs.reward_after - runs.reward_before).mean()}
+            row["oracle"] = (runs.oracle_after - runs.oracle_before).mean()
+            row["diversity"] = (runs.diversity_after - runs.diversity_before).mean()
+            row["drift"] = runs.drift.mean()
+            for name in [c[8:-6] for c in runs if c.startswith("heldout.") and c.endswith(".after")]:
+                row[name] = (runs[f"heldout.{name}.after"] - runs[f"heldout.{name}.before"]).mean()
+            rows.append(row)
+            shown.append({k: v if isinstance(v, str) else "" if pd.isna(v) else f"{v:+.3f}" for k, v in row.items()})
+    return Table(
+        "side_effects", f"What else changed, suite {results.suite}",
+        "Mean change on held-out prompts: target reward, oracle of truth, diversity, and the rewards that were not "
+        "trained; drift is the distance of the final latents from the base model's.",
+        pd.DataFrame(rows), pd.DataFrame(shown).fillna(""),
+    )  # fmt: skip
+
+
+def cost(results: Results) -> Table:
+    """What a step costs, and a whole run at that price."""
+    table = results.cost
+    columns = ["method", "forwards", "backwards", "recomputations", "seconds", "ratio", "peak_mb", "step_mb"]
+    if table is None:
+        return Table("cost", f"Cost of a step, suite {results.suite}", "Not measured.", pd.DataFrame(),
+                     pd.DataFrame(columns=columns))  # fmt: skip
+    frame = table.copy()
+    reward = results.profile.gradients.reward
+    steps = {v: results.of(v, reward).steps.mean() for v in results.variants() if len(results.of(v, reward))}
+    frame["run_seconds"] = frame.seconds * frame.method.map(steps)
+    formats = {"seconds": "{:.3f}", "ratio": "{:.3f}", "run_seconds": "{:.0f}"}
+    shown = frame[[*columns, "run_seconds"]].copy()
+    for column in shown.columns[1:]:
+        shown[column] = ["" if pd.isna(x) else formats.get(column, "{:.0f}").format(x) for x in shown[column]]
+    return Table(
+        "cost", f"Cost of an optimiser step, suite {results.suite}",
+        "Denoiser calls per image (guidance counts twice); seconds of a step, alone on the machine; ratio to the same "
+        "calls timed alone; peak memory, and what a step adds to the loaded models; run_seconds is a step's seconds "
+        f"times the mean steps of a run on {reward}. `draft` and `alignprop` recompute (checkpoint) by default.",
+        frame, shown,
+    )  # fmt: skip
+
+
+def gradients(results: Results) -> Table:
+    """Variance and bias of the gradient estimates."""
+    title = f"Gradient estimates, suite {results.suite}"
+    table = results.gradients
+    if table is None:
+        return Table("gradients", title, "Not measured.", pd.DataFrame(), pd.DataFrame(columns=["method"]))
+    shown = []
+    for row in table.to_dict("records"):
+        line = {"step": row["reference_step"], "method": row["method"], "from": f"{row['progress']:.0%}",
+                "slot": row["slot"], "norm": f"{row['norm']:.3g}"}  # fmt: skip
+        for name in ("normalised_variance", "cosine"):
+            line[name] = f"{Interval(row[name], row[f'{name}_low'], row[f'{name}_high']):.3g}"
+        for name in ("cosine_of_means", "from_method", "from_noise", "from_prompts", "variance_x_tflop"):
+            line[name] = "" if pd.isna(row.get(name)) else f"{row[name]:.3g}"
+        shown.append(line)
+    return Table(
+        "gradients", title,
+        "At checkpoints of one reference run, same prompts and noise: normalised variance tr Cov / |mean|^2 and paired "
+        "cosine with the full chain's gradient [95% intervals], shares of the variance, variance times operations. "
+        "`from`: share of the budget at which this phase of ShortFT begins; `slot`: one LoRA slot, or all.",
+        table, pd.DataFrame(shown),
+    )  # fmt: skip
+
+
+def time_to_target(results: Results) -> Table:
+    """Efficiency of ShortFT against every other method, reward by reward."""
+    rows, shown = [], []
+    for other in results.profile.methods():
+        if other == "shortft":
+            continue
+        line = {"against": other}
+        for reward in results.rewards():
+            found = efficiency(results, "shortft", other, reward) if len(results.curves) else None
+            if found is None:
+                line[reward] = NOT_MEASURED
+                continue
+            ratios, censored = found
+            value = float(np.exp(np.log(ratios).mean()))
+            ends = (
+                Interval(*np.exp(stratified_bootstrap([np.log(ratios)], lambda t: float(t[0].mean()))))
+                if len(ratios) > 1 else Interval(value, np.nan, np.nan)
+            )  # fmt: skip
+            rows.append({"against": other, "reward": reward, "seeds": len(ratios), "ratio": value, "low": ends.low,
+                         "high": ends.high, "never_reached": int(censored.sum())})  # fmt: skip
+            bound = "< " if censored.all() else "<= " if censored.any() else ""
+            line[reward] = f"{bound}{value:.2f} ({int(censored.sum())} of {len(ratios)} never)"
+        shown.append(line)
+    return Table(
+        "time_to_target", f"Time to target, suite {results.suite}",
+        "Compute of the other method's whole run over what ShortFT needs to reach, and keep to the next evaluation, "
+        "the other's mean final reward (geometric mean over seeds; how many runs never did: then an upper bound). "
+        "Evaluations are an eighth of the budget apart, so no ratio is above 8.",
+        pd.DataFrame(rows), pd.DataFrame(shown),
+    )  # fmt: skip
+
+
+def rates(results: Results) -> Table:
+    """The learning rates that equal tuning chose."""
+    rewards = results.rewards()
+    found = {reward: results.rates(reward) for reward in rewards}
+    rows = [{"method": v} | {r: found[r].get(v, np.nan) for r in rewards} for v in results.variants()]
+    shown = pd.DataFrame(
+        [{"method": row["method"]} | {r: (NOT_MEASURED if np.isnan(row[r]) else f"{row[r]:g}")
+                                      if results.expected(row["method"], r) else "" for r in rewards} for row in rows]
+    )  # fmt: skip
+    tuning = results.profile.tuning
+    return Table(
+        "rates", f"Learning rates, suite {results.suite}",
+        f"The best of the same rates for all ({tuning.budget} on seed {tuning.seed}, validation prompts); the evidence "
+        f"is in `results/{results.suite}/tuning`.",
+        pd.DataFrame(rows), shown,
+    )  # fmt: skip
+
+
+def state(results: Results) -> Table:
+    """How much of the matrix is there, and what was left out."""
+    rows = []
+    for variant in results.variants():
+        for reward in results.rewards():
+            expected = results.expected(variant, reward)
+            if expected:
+                runs = results.of(variant, reward)
+                rows.append(
+                    {"variant": variant, "reward": reward, "seeds": len(runs), "expected": len(expected)}
+                    | {s: int((runs.status == s).sum()) if len(runs) else 0 for s in ("done", "diverged")}
+                )
+    frame = pd.DataFrame(rows)
+    left = " ".join(f"{row.folder}: {row.problem}." for row in results.problems.itertuples()) or "Nothing."
+    done = len(results.runs)
+    note = f"{done} of {done + len(results.missing)} cells of the profile are there. Left out: {left}"
+    return Table("state", f"State of the matrix, suite {results.suite}", note, frame, frame.astype(str))
+
+
+TABLES = (table1, table2, table3, controls, spacing, side_effects, time_to_target, cost, gradients, rates, state)
+
+
+def build(results: Results) -> list[Table]:
+    return [make(results) for make in TABLES]
+
+
+def write(tables: list[Table], folder: Path) -> None:
+    """CSV, Markdown and LaTeX of every table; what is not among them goes from the folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for table in tables:
+        csv = table.frame.to_csv(index=False, float_format="%.6g") if len(table.frame.columns) else "\n"
+        for ending, text in (("csv", csv), ("md", table.markdown()), ("tex", table.latex())):
+            write_text(folder / f"{table.name}.{ending}", text)
+
+
+def open_results(params: Path, root: Path) -> list[Results]:
+    """The results of every suite of a profile. Raises ProfileError."""
+    profile = Profile.read(params)
+    for suite in profile.suites:
+        if not (root / suite).is_dir():
+            raise ProfileError(f"{root / suite} is no folder of results; the pipeline or benchmark.sweep makes it")
+    return [Results.read(root, profile, suite) for suite in profile.suites]
+
+
+@app.command()
+def main(
+    params: Annotated[Path, typer.Option(help="The profile: what the matrix should have.")] = Path("params.yaml"),
+    results: Annotated[Path, typer.Option(help="The folder with the records.")] = Path("results"),
+    claims: Annotated[Path, typer.Option(help="The claims and the rules that decide.")] = Path("claims.yaml"),
+) -> None:
+    """Make all tables and verdicts anew from the records."""
+    try:
+        loaded, stated = open_results(params, results), read_claims(claims)
+    except ProfileError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    texts, verdicts = [], []
+    for part in loaded:
+        write(build(part), results / "tables" / part.suite)
+        judged = [judge(claim, part) for claim in stated]
+        verdicts += judged
+        texts.append(markdown(judged, f"suite {part.suite}"))
+        console.print(
+            f"suite {part.suite}: {len(part.runs)} runs, {len(part.missing)} cells missing, "
+            f"{len(part.problems)} folders left out"
+        )
+        for row in part.problems.itertuples():
+            console.print(f"  {row.folder}: {row.problem}")
+    write_text(results / "claims.md", "\n".join(texts))
+    write_json(results / "claims.json", verdicts)
+    console.print(f"written to {results / 'tables'}, {results / 'claims.md'}")
+
+
+if __name__ == "__main__":
+    app()
