@@ -34,6 +34,7 @@ import methods
 
 from .cell import Cell
 from .config import InputError, resolve, split_variant
+from .profile import Profile, ProfileError
 from .records import environment, peak_memory_mb, write_json
 from .suites import SuiteError
 
@@ -173,30 +174,37 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps per round.")] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 5,
+    params: Annotated[
+        Path | None,
+        typer.Option(help="A profile: its methods, settings, steps and rounds, unless --method names some."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
     inside: Annotated[bool, typer.Option("--inside", hidden=True)] = False,
 ) -> None:
     """Time a step of each method against its calls."""
     try:
-        variants = {}
+        variants, overrides = {}, list(set_ or [])
+        if params is not None:
+            profile = Profile.read(params)
+            overrides = [*profile.overrides(""), *overrides]
+            method, steps, rounds = method or profile.cost.methods, profile.cost.steps, profile.cost.rounds
         for variant in method or methods.names():
             name, options = split_variant(variant)
-            overrides = [*(set_ or []), *options]
-            variants[variant] = resolve(suite, name, reward, 0, "1000000step", device, None, overrides)
+            variants[variant] = resolve(suite, name, reward, 0, "1000000step", device, None, [*overrides, *options])
         if inside:
             with tempfile.TemporaryDirectory() as folder:
                 (config,) = variants.values()
                 cell = Cell(config, Path(folder), Path(folder), Console(stderr=True))
                 print(json.dumps(measure(cell, steps, rounds)))
             return
-    except (InputError, SuiteError) as error:
+    except (InputError, SuiteError, ProfileError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     figures = {}
     for variant in track(variants, description="methods", console=console):
         line = [sys.executable, "-m", "benchmark.cost", "--inside", "--method", variant, "--reward", reward,
                 "--suite", suite, "--device", device, "--steps", str(steps), "--rounds", str(rounds),
-                *itertools.chain.from_iterable(("--set", s) for s in set_ or [])]  # fmt: skip
+                *itertools.chain.from_iterable(("--set", s) for s in overrides)]  # fmt: skip
         result = subprocess.run(line, capture_output=True, text=True, check=False)
         if result.returncode:
             print(f"error: {variant}: {result.stderr.strip().splitlines()[-1]}", file=sys.stderr)

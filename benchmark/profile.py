@@ -80,6 +80,7 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     suites: list[str]
+    rewards: list[str]
     budget: str
     settings: dict = {}
     variants: dict[str, dict] = {}
@@ -99,6 +100,8 @@ class Profile(BaseModel):
         except ValidationError as error:
             problem = error.errors()[0]
             raise ProfileError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        if sorted(profile.rewards) != sorted({key.reward for key in profile.cells()}):
+            raise ProfileError(f"{path}: 'rewards' are not those of the groups")
         for key in profile.cells():
             if key.variant not in profile.variants and key.variant not in profile.methods():
                 raise ProfileError(f"{path}: groups name {key.variant}, which 'variants' does not describe")
@@ -109,14 +112,17 @@ class Profile(BaseModel):
         return list(dict.fromkeys(m for group in self.groups.values() if not group.variants for m in group.methods))
 
     def cells(self) -> list[CellKey]:
-        """Every cell once, one seed of everything first."""
+        """Every cell, one seed of everything first. Raises ProfileError where two groups have the same cell."""
         found = {}
         for stage, group in self.groups.items():
             for method, variant in itertools.product(group.methods, group.variants or [""]):
                 name = f"{method}-{variant}" if variant else method
                 for suite, reward, seed in itertools.product(self.suites, group.rewards, group.seeds):
                     address = f"{stage}@{suite}-{name}-{reward}-{seed}"
-                    found.setdefault((suite, name, reward, seed), CellKey(suite, name, reward, seed, address))
+                    key = CellKey(suite, name, reward, seed, address)
+                    if key[:-1] in found:
+                        raise ProfileError(f"{address} and {found[key[:-1]].stage} are the same cell; name it once")
+                    found[key[:-1]] = key
         return sorted(found.values(), key=lambda key: key.seed)
 
     def method(self, variant: str) -> str:
