@@ -112,38 +112,24 @@ def _short_of(results: Results, variant: str, reward: str) -> str:
     return f"{variant} on {reward} lacks {len(missing)} of its seeds" if missing else ""
 
 
-def _paired(results: Results, of: str, over: str, reward: str, relative: bool = False) -> tuple[np.ndarray | None, str]:
-    """Difference of two variants' final scores (of their gains: ``relative``), (seeds, prompts), on common seeds."""
-    seeds = sorted(set(_seeds(results, of, reward)) & set(_seeds(results, over, reward)))
-    note = "; ".join(filter(None, (_short_of(results, of, reward), _short_of(results, over, reward))))
-    if len(seeds) < 2:
-        return None, note or "fewer than two seeds"
-    parts = []
-    for variant in (of, over):
-        runs = results.of(variant, reward)
-        gains = results.gains(variant, reward)[runs.seed.isin(seeds).to_numpy()]
-        parts.append(gains)
-    if parts[0].shape != parts[1].shape:
-        return None, "evaluated on different prompts"
-    return parts[0] - parts[1], note
+def _difference(results: Results, of: str, over: str, reward: str) -> Comparison:
+    notes = filter(None, (_short_of(results, of, reward), _short_of(results, over, reward)))
+    label, note, scores = f"{of} - {over}, {reward}", "; ".join(notes), results.paired(of, over, reward)
+    if scores is None or len(scores) < 2:
+        return Comparison(label, None, note or "fewer than two seeds")
+    return Comparison(label, crossed_interval(scores), note, not note)
 
 
 def difference(results: Results, rule: Rule) -> Iterator[Comparison]:
     """Final target reward less the other's, paired by seed, prompt and noise. (Both start from the same base model.)"""
     for of, over, reward in itertools.product(rule.of, rule.over, rule.rewards):
-        scores, note = _paired(results, of, over, reward)
-        yield Comparison(
-            f"{of} - {over}, {reward}", None if scores is None else crossed_interval(scores), note, not note
-        )
+        yield _difference(results, of, over, reward)
 
 
 def gain_difference(results: Results, rule: Rule) -> Iterator[Comparison]:
     """Change of the target reward less the other's, pair by pair: where the two start from different base chains."""
     for (of, over), reward in itertools.product(zip(rule.of, rule.over, strict=True), rule.rewards):
-        scores, note = _paired(results, of, over, reward)
-        yield Comparison(
-            f"{of} - {over}, {reward}", None if scores is None else crossed_interval(scores), note, not note
-        )
+        yield _difference(results, of, over, reward)
 
 
 def improvement(results: Results, rule: Rule) -> Iterator[Comparison]:

@@ -91,6 +91,17 @@ class Results:
         runs = self.of(variant, reward)
         return None if runs.empty else paired_scores(list(runs.folder), column or reward, split)
 
+    def paired(self, of: str, over: str, reward: str) -> np.ndarray | None:
+        """Gains of one variant less those of another on the seeds that both have, (seeds, prompts); None without any.
+
+        Both start from the same base model and noise, so this is the difference of their final scores too.
+        """
+        pair = [self.of(variant, reward) for variant in (of, over)]
+        if not all(map(len, pair)) or not (common := set(pair[0].seed) & set(pair[1].seed)):
+            return None
+        ours, theirs = (paired_scores(list(runs.folder[runs.seed.isin(common)]), reward, "test") for runs in pair)
+        return ours - theirs if ours.shape == theirs.shape else None
+
     def curve(self, variant: str, reward: str) -> pd.DataFrame:
         """Evaluations along the budget of all runs of a variant on a reward."""
         if self.curves.empty:

@@ -141,17 +141,14 @@ def against(results: Results, name: str, title: str, note: str, ours: str, other
     numbers = []
 
     def show(variant: str, reward: str) -> str | None:
-        runs, reference = results.of(variant, reward), results.of(ours, reward)
+        runs = results.of(variant, reward)
         if runs.empty:
             return None
         text = f"{runs.reward_after.mean():.4f}"
         row = {"variant": variant, "reward": reward, "seeds": len(runs), "final": runs.reward_after.mean()}
-        common = sorted(set(runs.seed) & set(reference.seed))
-        if variant != ours and common:
-            gaps = [results.gains(v, reward)[results.of(v, reward).seed.isin(common).to_numpy()]
-                    for v in (variant, ours)]  # fmt: skip
-            gap = crossed_interval(gaps[0] - gaps[1])
-            text += f" ({gap:+.4f}; {len(common)})"
+        if variant != ours and (gaps := results.paired(variant, ours, reward)) is not None:
+            gap = crossed_interval(gaps)
+            text += f" ({gap:+.4f}; {len(gaps)})"
             row |= {"difference": gap.value, "difference_low": gap.low, "difference_high": gap.high}
         numbers.append(row)
         return text
@@ -195,20 +192,16 @@ def spacing(results: Results) -> Table:
         if "spacing" not in given:
             continue
         for reward in results.rewards():
-            pair = [results.of(v, reward) for v in (given["method"], name)]
             if not results.expected(name, reward):
                 continue
             line = {"method": given["method"], "reward": reward}
             for label, variant in (("leading", given["method"]), (given["spacing"], name)):
                 gains = results.gains(variant, reward)
                 line[label] = NOT_MEASURED if gains is None else f"{crossed_interval(gains):+.4f}"
-            common = sorted(set(pair[0].seed) & set(pair[1].seed)) if all(map(len, pair)) else []
-            if common:
-                a, b = (results.gains(v, reward)[runs.seed.isin(common).to_numpy()]
-                        for v, runs in zip((name, given["method"]), pair, strict=True))  # fmt: skip
-                gap = crossed_interval(a - b)
-                line["difference"] = f"{gap:+.4f} ({len(common)})"
-                rows.append({"method": given["method"], "reward": reward, "seeds": len(common), "value": gap.value,
+            if (gaps := results.paired(name, given["method"], reward)) is not None:
+                gap = crossed_interval(gaps)
+                line["difference"] = f"{gap:+.4f} ({len(gaps)})"
+                rows.append({"method": given["method"], "reward": reward, "seeds": len(gaps), "value": gap.value,
                              "low": gap.low, "high": gap.high})  # fmt: skip
             shown.append(line)
     note = "Change of the target reward from the base model of the same sampler [95% interval]; difference (seeds)."

@@ -104,8 +104,10 @@ def write_probes(root: Path, profile: Profile, suite: str) -> None:
                     rows.append(row)
     (folder / "gradients").mkdir(parents=True)
     pd.DataFrame(rows).to_csv(folder / f"gradients/{profile.gradients.reward}.csv", index=False)
+    (folder / f"gradients/{profile.gradients.reward}.json").write_text("{}")
     (folder / "shortcut").mkdir()
     for spacing in profile.shortcut.spacings:
+        (folder / f"shortcut/{spacing}.json").write_text("{}")
         stretches = ["741->501", "481->261", "241->1", "four jumps", "ShortFT's chain"]
         jumps = [{"stretch": name, "shortcut": 0.1, "shortcut_low": 0.09, "shortcut_high": 0.11, "naive": 0.2,
                   "naive_low": 0.19, "naive_high": 0.21, "ratio": 0.5, "ratio_low": 0.45, "ratio_high": 0.55}

@@ -49,3 +49,12 @@ def test_what_is_done_is_kept(tmp_path):
     again = sweep(*arguments)
     assert again.returncode == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")} == stamps
+
+
+def test_a_profile_decides(tmp_path):
+    """What belongs together is said once: a profile's cells take no settings from the command line."""
+    result = sweep("--params", "profiles/smoke.yaml", "--budget", "1step")
+    assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1)
+    result = sweep("--params", "profiles/smoke.yaml", "--seed", "7", "--out", str(tmp_path))
+    assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1)
+    assert "no such cell" in result.stderr

@@ -1,49 +1,69 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from benchmark.sweep import read_rates
-from benchmark.tune import GRID, grown, winners
+from benchmark.profile import read_rates
+from benchmark.tune import grown, winners
+
+ROOT = Path(__file__).parents[1]
+GRID = (1e-4, 3e-4, 1e-3)
 
 
 def test_a_winner_on_the_edge_grows_the_grid_there():
     assert grown(GRID, [3e-4, 3e-4]) == GRID
     assert grown(GRID, [3e-4, 1e-3]) == (*GRID, 3e-3)
     assert grown(GRID, [1e-4, 1e-3]) == (3e-5, *GRID, 3e-3)
-    assert grown((1e-2, 3e-2), [3e-2]) == (1e-2, 3e-2)  # the end of the ladder
+    assert grown((3e-2, 1e-1), [1e-1]) == (3e-2, 1e-1)  # the end of the ladder
 
 
 def test_the_winner_is_the_best_rate_and_a_method_without_results_has_none():
     table = pd.DataFrame(
-        {"method": ["a", "a", "b", "b", "c"], "learning_rate": [1e-4, 1e-3, 1e-4, 1e-3, 1e-4],
+        {"variant": ["a", "a", "b", "b", "c"], "learning_rate": [1e-4, 1e-3, 1e-4, 1e-3, 1e-4],
          "reward_after": [0.2, 0.1, 0.1, 0.3, None]}
     )  # fmt: skip
     assert winners(table) == {"a": 1e-4, "b": 1e-3}
+    assert winners(pd.DataFrame()) == {}
 
 
 @pytest.mark.slow
 def test_the_command(tmp_path):
-    def run(module, *arguments):
-        line = [sys.executable, "-m", module, "--reward", "symmetry", "--budget", "1step", *arguments]
+    profile = yaml.safe_load((ROOT / "profiles/smoke.yaml").read_text())
+    profile["tuning"] |= {"rates": [1e-4, 1e-3], "growths": 0}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(profile))
+    folder = tmp_path / "results/mini/tuning"
+
+    def run(*arguments, module="benchmark.tune"):
+        line = [sys.executable, "-m", module, "--params", str(tmp_path / "params.yaml"), "--reward", "symmetry",
+                "--out", str(tmp_path / "results"), *arguments]  # fmt: skip
         return subprocess.run(line, capture_output=True, text=True, timeout=500, check=False)
 
-    arguments = ("--method", "draft_k k=2", "--grow", "0", "--runs", str(tmp_path / "runs"),
-                 "--set", "test_prompts=8", "--set", "batch=2")  # fmt: skip
-    result = run("benchmark.tune", *arguments, "--out", str(tmp_path / "results"))
+    def tune(*arguments):
+        return run("--runs", str(tmp_path / "runs"), *arguments)
+
+    result = tune("--method", "draft_k k=2")
     assert result.returncode == 0, result.stderr + result.stdout
-    folder = tmp_path / "results/mini/tuning"
     table = pd.read_csv(folder / "symmetry.csv")
-    assert len(table) == len(GRID)
+    assert table.learning_rate.tolist() == [1e-4, 1e-3]
     assert (table.status == "done").all()
-    rates = yaml.safe_load((folder / "rates.yaml").read_text())
-    best = table.loc[table.groupby("method").reward_after.idxmax()].set_index("method").learning_rate
-    assert rates == {"symmetry": best.to_dict()}
-    assert read_rates(folder / "rates.yaml") == rates
-    planned = run("benchmark.sweep", "--method", "draft_k k=2", "--rates", str(folder / "rates.yaml"), "--dry-run")
-    assert "k=2" in planned.stdout
-    unknown = run("benchmark.sweep", "--method", "refl", "--rates", str(folder / "rates.yaml"))
+    rates = read_rates(folder / "symmetry.yaml")
+    assert rates == {"draft_k k=2": table.learning_rate[table.reward_after.idxmax()]}
+
+    # The evidence is enough: nothing runs again, and another method's is left alone.
+    made = set((tmp_path / "runs").rglob("summary.json"))
+    for path in made:
+        path.unlink()
+    assert tune("--method", "draft_k k=2").returncode == 0
+    assert not set((tmp_path / "runs").rglob("summary.json"))
+    assert read_rates(folder / "symmetry.yaml") == rates
+    assert pd.read_csv(folder / "symmetry.csv").equals(table)
+
+    unknown = run("--method", "shortft", module="benchmark.run")
     assert (unknown.returncode, len(unknown.stderr.strip().splitlines())) == (2, 1)
-    assert "no rate for refl on symmetry" in unknown.stderr
+    assert "no rate for shortft" in unknown.stderr
+    assert "benchmark.tune" in unknown.stderr
+    nothing = run("--reward", "pickscore", "--runs", str(tmp_path / "runs"))
+    assert (nothing.returncode, len(nothing.stderr.strip().splitlines())) == (2, 1)

@@ -1,0 +1,142 @@
+"""Verdicts follow from records by the rules of the file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.claims import Claim, Comparison, Rule, efficiency, judge, markdown, read_claims
+from benchmark.profile import CellKey, Profile, ProfileError
+from benchmark.results import Results
+from benchmark.statistics import Interval
+from tests.synthetic import write_cell, write_tree
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    whole = Profile.read(ROOT / "params.yaml")
+    main = whole.groups["main"].model_copy(update={"methods": ["draft_k", "draft", "shortft"], "rewards": ["hps"]})
+    groups = {"main": main, "control": whole.groups["control"]}
+    return whole.model_copy(update={"groups": groups})
+
+
+@pytest.fixture(scope="module")
+def results(profile, tmp_path_factory) -> Results:
+    return Results.read(write_tree(tmp_path_factory.mktemp("results"), profile), profile, "mini")
+
+
+def claim(**rule) -> Claim:
+    rule = {"of": ["shortft"], "says": "it", "rewards": ["hps"]} | rule
+    return Claim(id="X", text="x", source="paper", rules=[Rule(**rule)])
+
+
+def test_every_claim_of_the_paper_has_an_entry():
+    claims = read_claims(ROOT / "claims.yaml")
+    assert [c.id for c in claims] == [*(f"C{i}" for i in range(1, 12)), "Q1", "Q2", "Q3"]
+    assert {c.id for c in claims if c.source == "summary"} == {"C2", "C3"}
+
+
+@pytest.mark.parametrize(
+    ("side", "interval", "answer"),
+    [
+        ("above", (0.6, 0.55, 0.7), "yes"), ("above", (0.6, 0.45, 0.7), "open"), ("above", (0.3, 0.2, 0.5), "no"),
+        ("below", (0.3, 0.2, 0.4), "yes"), ("below", (0.3, 0.2, 0.6), "open"), ("below", (0.8, 0.5, 0.9), "no"),
+        ("above", (np.nan, np.nan, np.nan), "missing"),
+    ],
+)  # fmt: skip
+def test_an_interval_has_to_exclude_the_threshold(side, interval, answer):
+    rule = Rule(measure="gain", of=["a"], says="x", **{side: 0.5})
+    assert rule.holds(Comparison("a", Interval(*interval))) == answer
+    assert rule.holds(Comparison("a", Interval(*interval), whole=False)) == "missing"
+    assert rule.holds(Comparison("a", None)) == "missing"
+
+
+def test_verdicts_on_invented_records(results):
+    # In the invented records ShortFT gains 0.10, draft_k 0.08, draft 0.05.
+    stronger = {"measure": "improvement", "over": ["draft_k", "draft"]}
+    assert judge(claim(**stronger, above=0.5), results)["verdict"] == "reproduced"
+    assert judge(claim(**stronger, below=0.5), results)["verdict"] == "not reproduced"
+    weaker = judge(claim(measure="difference", over=["draft_k"], above=0.0), results)
+    assert weaker["verdict"] == "reproduced"
+    assert weaker["comparisons"][0]["value"] == pytest.approx(0.02, abs=0.01)
+    gain = judge(claim(measure="gain", above=0.09), results)["comparisons"][0]
+    assert gain["value"] == pytest.approx(results.gains("shortft", "hps").mean(), rel=1e-4)
+    assert judge(claim(measure="share_of_gain", above=0.5), results)["verdict"] == "reproduced"
+    assert judge(claim(measure="fidelity", over=["naive"], below=1), results)["verdict"] == "reproduced"
+    assert judge(claim(measure="fidelity", over=["naive"], below=0.5), results)["verdict"] == "inconclusive"
+
+
+def test_a_cost_ratio_has_its_interval_from_the_rounds(results):
+    cost = results.cost.set_index("method")
+    judged = judge(claim(measure="cost_ratio", figure="seconds", over=["draft"], above=1), results)["comparisons"][0]
+    assert judged["low"] == pytest.approx(cost.seconds_low["shortft"] / cost.seconds_high["draft"], rel=1e-4)
+    assert judged["high"] == pytest.approx(cost.seconds_high["shortft"] / cost.seconds_low["draft"], rel=1e-4)
+
+
+def test_no_verdict_rests_on_part_of_the_seeds(profile, tmp_path):
+    cut = Results.read(write_tree(tmp_path, profile, seeds=3), profile, "mini")
+    judged = judge(claim(measure="improvement", over=["draft_k"], above=0.5), cut)
+    assert judged["verdict"] == "not measured"
+    assert judged["comparisons"][0]["value"] is not None  # shown all the same
+    assert "lacks 2 of its seeds" in judged["comparisons"][0]["note"]
+
+
+def test_a_question_is_answered(results):
+    question = claim(measure="gain", above=0.0).model_copy(update={"source": "question"})
+    assert judge(question, results)["verdict"] == "yes"
+
+
+def test_efficiency_is_the_ratio_of_computes(profile, tmp_path):
+    # ShortFT's invented curve rises as 1 - (1 - share)^2 and reaches draft_k's end between two evaluations.
+    results = Results.read(write_tree(tmp_path, profile), profile, "mini")
+    curves = results.curves
+    target = curves[(curves.variant == "draft_k") & (curves.share == 1)].hps.mean()
+    ours = curves[(curves.variant == "shortft") & (curves.seed == 0)].sort_values("share")
+    reached = ours[ours.hps >= target].share.min()
+    ratios, censored = efficiency(results, "shortft", "draft_k", "hps")
+    assert ratios[0] == pytest.approx(1 / reached)
+    assert not censored.any()
+    ratios, censored = efficiency(results, "draft_k", "shortft", "hps")
+    assert censored.any()
+    assert ratios[censored] == pytest.approx(1)
+
+
+def test_nothing_is_measured_without_records(profile, tmp_path):
+    write_cell(tmp_path, CellKey("mini", "shortft", "hps", 0, ""), "shortft")
+    empty = Results.read(tmp_path, profile, "mini")
+    for each in read_claims(ROOT / "claims.yaml"):
+        assert judge(each, empty)["verdict"] == "not measured"
+
+
+def test_the_text_says_it_all(results):
+    verdicts = [judge(each, results) for each in read_claims(ROOT / "claims.yaml")]
+    text = markdown(verdicts, "suite mini")
+    assert all(f"## {v['id']}." in text for v in verdicts)
+    assert "shortft over draft_k" in text
+
+
+def test_a_bad_file_of_claims_is_one_line(tmp_path):
+    path = tmp_path / "claims.yaml"
+    for content, words in (
+        ("claims: 3", "no claims"),
+        ("- a", "no claims"),
+        ("claims: [{id: C1, text: x, source: paper, rules: [{measure: luck, of: [a], says: x, above: 1}]}]", "luck"),
+        ("claims: [{id: C1, text: x, source: paper, rules: [{measure: gain, of: [a], says: x}]}]", "above"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ProfileError, match=words) as error:
+            read_claims(path)
+        assert "\n" not in str(error.value)
+
+
+def test_gradient_ratios_are_bounded_by_both_intervals(results):
+    rule = {"measure": "gradient_ratio", "figure": "norm", "over": ["draft"]}
+    rows = judge(claim(**rule, above=1), results)["comparisons"]
+    table = results.gradients
+    table = table[(table.reference_step == 20) & (table.progress == 0) & (table.slot.astype(str) == "all")]
+    ours, theirs = (table[table.method == name].iloc[0] for name in ("shortft", "draft"))
+    assert len(rows) == 2
+    assert rows[0]["value"] == pytest.approx(ours.norm / theirs.norm, rel=1e-4)
+    assert rows[0]["low"] == pytest.approx(ours.norm_low / theirs.norm_high, rel=1e-4)

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark.profile import Profile, ProfileError, read_rates
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_standard_profile_has_what_the_verdicts_need():
+    profile = Profile.read(ROOT / "params.yaml")
+    cells = {(key.variant, key.reward, key.seed) for key in profile.cells()}
+    for reward in ("hps", "pickscore", "symmetry"):
+        for method in (
+            "ddpo",
+            "draft",
+            "draft_k",
+            "draft_lv",
+            "alignprop",
+            "refl",
+            "drtune",
+            "draft_coarse",
+            "shortft",
+        ):
+            assert {(method, reward, seed) for seed in range(5)} <= cells
+    assert len(cells) == len(profile.cells())  # none twice
+
+
+def test_one_seed_of_everything_comes_first():
+    profile = Profile.read(ROOT / "params.yaml")
+    seeds = [key.seed for key in profile.cells()]
+    assert seeds == sorted(seeds)
+    first = {(key.variant, key.reward) for key in profile.cells() if key.seed == 0}
+    assert first == {(key.variant, key.reward) for key in profile.cells() if key.stage.split("@")[0] != "wide_more"}
+
+
+def test_a_variant_is_a_method_with_options():
+    profile = Profile.read(ROOT / "params.yaml")
+    assert profile.method("shortft-naive-jumps") == "shortft"
+    assert profile.overrides("shortft-naive-jumps") == ["shortcut=naive"]
+    assert profile.overrides("shortft-one-lora") == ["timestep_aware=false"]
+    assert profile.method("draft_k") == "draft_k"
+    assert "draft_k-trailing" in profile.tuned("hps")
+    assert "draft_k-trailing" not in profile.tuned("symmetry")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p.pop("budget"), "budget"),
+        (lambda p: p["groups"]["main"].update(seed=3), "Extra"),
+        (lambda p: p["groups"]["control"].update(variants=["no-such"]), "shortft-no-such"),
+        (lambda p: p["groups"]["wide"].update(rewards=["hps"]), "the same cell"),
+        (lambda p: p.update(rewards=["hps"]), "rewards"),
+    ],
+)
+def test_a_bad_profile_is_one_line(change, words, tmp_path):
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    change(content)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ProfileError, match=words) as error:
+        Profile.read(tmp_path / "params.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_profile_is_named(tmp_path):
+    with pytest.raises(ProfileError, match=r"nothing\.yaml"):
+        Profile.read(tmp_path / "nothing.yaml")
+    (tmp_path / "rates.yaml").write_text("a: fast\n")
+    with pytest.raises(ProfileError, match="learning rates"):
+        read_rates(tmp_path / "rates.yaml")

@@ -1,0 +1,87 @@
+"""Tables, and all that is made of records, from an invented tree."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmark import tables
+from benchmark.profile import Profile
+from benchmark.results import Results
+from tests.synthetic import write_tree
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ROOT / "profiles/smoke.yaml"
+
+
+def command(*arguments, **options):
+    line = [sys.executable, "-m", "benchmark.tables", "--params", str(SMOKE), *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT, **options)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    return write_tree(tmp_path / "results", Profile.read(SMOKE))
+
+
+def test_the_numbers_are_those_of_the_records(root):
+    results = Results.read(root, Profile.read(SMOKE), "mini")
+    made = {table.name: table for table in tables.build(results)}
+    row = made["table1"].frame.set_index(["variant", "reward"]).loc["shortft", "hps"]
+    runs = results.of("shortft", "hps")
+    assert row.gain == pytest.approx((runs.reward_after - runs.reward_before).mean(), rel=1e-4)
+    assert (row.seeds, row.expected) == (2, 2)
+    shown = made["table1"].shown.set_index("method")
+    assert shown.loc["shortft", "hps"].startswith(f"{runs.reward_after.mean():.4f}")
+    assert shown.loc["draft_k", "symmetry"] == ""  # no cell of the profile
+    assert "published" in made["table1"].note.lower()
+    assert made["table1"].runs[2, "hps"] == runs.folder.tolist()
+    assert made["table3"].shown.method.tolist() == ["shortft", "shortft-one-lora"]
+    gap = made["table3"].frame.set_index("variant").loc["shortft-one-lora"]
+    lora, ours = (results.gains(v, "hps")[:1] for v in ("shortft-one-lora", "shortft"))
+    assert gap.difference == pytest.approx((lora - ours).mean())
+    assert made["state"].frame.seeds.sum() == len(results.runs) == 9
+
+
+def test_what_is_missing_or_bad_is_said(root):
+    (root / "mini/hps/draft_k/seed-0/summary.json").write_text("{")
+    (root / "mini/hps/somebody/seed-0").mkdir(parents=True)
+    (root / "mini/hps/somebody/seed-0/run.json").write_text("{}")
+    for gone in ("gradients/hps.csv", "cost.json", "shortcut/jumps-leading.csv"):
+        (root / "mini" / gone).unlink()
+    result = command("--results", root)
+    assert result.returncode == 0, result.stderr
+    assert "8 runs, 1 cells missing, 2 folders left out" in result.stdout
+    assert "draft_k/seed-0: summary.json is missing or no JSON object" in result.stdout
+    assert "1 of 2" in (root / "tables/mini/table1.md").read_text()
+    assert "Not measured" in (root / "tables/mini/cost.md").read_text()
+    assert "not measured" in (root / "claims.md").read_text()
+
+
+def test_made_again_they_are_the_same_bytes(root):
+    def digests():
+        assert command("--results", root).returncode == 0
+        files = [*(root / "tables").rglob("*.*"), root / "claims.md", root / "claims.json"]
+        return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    first = digests()
+    (root / "tables/mini/old.csv").write_text("left over")
+    assert digests() == first
+    assert len(first) == 3 * len(tables.TABLES) + 2
+    assert pd.read_csv(root / "tables/mini/table1.csv").shape[0] == 6  # a row for each variant and reward
+
+
+def test_bad_input_is_one_line(tmp_path):
+    for arguments in (("--results", tmp_path / "nothing"), ("--claims", tmp_path / "no.yaml", "--results", tmp_path)):
+        (tmp_path / "mini").mkdir(exist_ok=True)
+        result = command(*arguments)
+        assert result.returncode == 2
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_no_torch_is_needed(root):
+    code = "import sys; from benchmark import tables; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
