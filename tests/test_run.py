@@ -1,6 +1,7 @@
 """The command line as a user meets it, in processes of its own."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 
 import pandas as pd
 import pytest
+import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -64,7 +66,7 @@ def test_the_main_job(finished):
     assert test.groupby("when").symmetry.mean()["after"] == pytest.approx(summary.reward_after, abs=1e-5)
     assert {p.name for p in folder.iterdir()} == {
         "run.json", "environment.json", "log.csv", "curve.csv", "scores.csv", "summary.json", "lora",
-        "before_after.png",
+        "before_after.png", "samples.jpg",
     }  # fmt: skip
     assert not [p for p in folder.rglob("*") if p.name.endswith(".part")]
     assert set(summary.prior_seconds) == {"shortcut"}
@@ -147,6 +149,10 @@ def test_a_killed_run_resumes_to_the_same_numbers(how, finished, tmp_path):
     process.send_signal(how)
     process.communicate(timeout=240)
     assert process.returncode == (130 if how == signal.SIGTERM else -how)
+    if how == signal.SIGKILL:  # and the pipeline takes a stage's outputs away before it runs it again
+        for name in ("run.json", "environment.json", "log.csv"):
+            (only_folder(tmp_path) / name).unlink()
+        other_code_refuses_the_checkpoint(arguments, tmp_path)
     result = run(*arguments, out=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "resumed at step" in result.stdout
@@ -161,6 +167,32 @@ def test_a_killed_run_resumes_to_the_same_numbers(how, finished, tmp_path):
     changing = {"seconds", "evaluation_seconds", "peak_memory_mb"}
     a, b = (json.loads((folder / "summary.json").read_text()) for folder in (ours, theirs))
     assert {k: v for k, v in a.items() if k not in changing} == {k: v for k, v in b.items() if k not in changing}
+
+
+def other_code_refuses_the_checkpoint(arguments, out):
+    """A checkpoint knows what it belongs to."""
+    path = only_folder(out) / "checkpoint.pt"
+    content = path.read_bytes()
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"identity": state["identity"] | {"method": "0"}}, path)
+    result = run(*arguments, out=out)
+    assert result.returncode == 2
+    assert "made by other method" in result.stderr
+    path.write_bytes(content)
+
+
+def test_another_runs_folder_is_replaced_where_asked(finished, tmp_path):
+    _, out = finished
+    shutil.copytree(out / "mini", tmp_path / "mini")
+    record = only_folder(tmp_path) / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"method": "0"}))
+    arguments = ("--method", "shortft", "--budget", "6step", *SMALL)
+    assert run(*arguments, out=tmp_path).returncode == 2
+    result = run(*arguments, "--replace", out=tmp_path)
+    assert result.returncode == 0
+    assert "is done" not in result.stdout
+    scores = [(only_folder(where) / "scores.csv").read_text() for where in (out, tmp_path)]
+    assert scores[0] == scores[1]
 
 
 def test_the_lora_of_a_run_loads_in_plain_diffusers(tmp_path):
