@@ -1,7 +1,7 @@
 """Whether today's code still gives the recorded numbers: the smoke profile's cells beside profiles/smoke.csv.
 
-    python -m tests.recorded results              compare, exit 1 where a number moved without a new protocol version
-    python -m tests.recorded results --record     record them anew, after the version in benchmark/protocol.py was raised
+    python -m tests.recorded results            compare, exit 1 where a number moved without a new protocol version
+    python -m tests.recorded results --record   record anew, after the version in benchmark/protocol.py was raised
 
 Counts have to be equal. Scores may differ by what another processor's rounding does in a few steps.
 """
