@@ -44,17 +44,18 @@ def main(
     out: Annotated[Path, typer.Option(help="Where NAME.svg and NAME.png go; made where there is none.")] = Path(
         "paper_figures/out"
     ),
-    only: Annotated[list[str] | None, typer.Option(help="Name of one figure; repeat for several.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"One figure; repeat for several. There are: {', '.join(FIGURES)}.")
+    ] = None,
     suite: Annotated[str | None, typer.Option(help="The profile's first unless given.")] = None,
 ) -> None:
     """Draw the figures of the benchmark from its records.
 
-    What the records do not allow is left out and named, and its older files are removed; that is no error. The same
-    records give the same bytes. Exit status: 0 done, 2 wrong input.
+    What the records do not allow is left out and named, and its older files go: no error.
 
-    Figures: reward_against_compute, reward_against_seconds, time_to_target, forest, frontier, gradient_variance,
-    chain_length, shortcut_fidelity, samples, chains. What each shows and how to read it stands at the top of its
-    module, paper_figures/NAME.py.
+    The same records give the same bytes. Exit status: 0 done, 2 wrong input.
+
+    What a figure shows, and how to read it, stands at the top of paper_figures/NAME.py.
     """
     try:
         unknown = [name for name in only or [] if name not in FIGURES]

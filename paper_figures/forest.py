@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from benchmark.results import Results
 from benchmark.statistics import crossed_interval
@@ -65,11 +66,11 @@ def figure(results: Results) -> Figure | None:
         panel.annotate("seeds", (1.02, -0.75), xycoords=("axes fraction", "data"), fontsize=5.5, color=style.GREY,
                        va="bottom", annotation_clip=False)  # fmt: skip
         panel.tick_params(axis="y", length=0)
+        panel.xaxis.set_major_locator(MaxNLocator(4))
         if not any(isinstance(gains[variant, reward], np.ndarray) for variant in variants):
             panel.set_xticks([])
         panel.grid(axis="y", color="#eeeeee", linewidth=0.6)
         panel.set_axisbelow(True)
-    figure.supxlabel("change from the base model, held-out prompts, 95% interval", fontsize=7)
     grey = {"color": style.GREY}
     handles = [
         Line2D([], [], marker="o", linewidth=1.4, label="mean, 95% interval:\nnew seeds, new prompts", **grey),
@@ -77,5 +78,5 @@ def figure(results: Results) -> Figure | None:
         Line2D([], [], marker=".", markersize=2, linestyle="", label="a seed", **grey),
         Line2D([], [], linestyle="", label="\N{EN DASH}   not in the profile", **grey),
     ]
-    style.legend(figure, handles, 4, spare)
+    style.legend(figure, handles, 4, spare, "change from the base model, held-out prompts, 95% interval")
     return figure

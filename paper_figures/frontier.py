@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmark import statistics
 from benchmark.results import Results
@@ -78,6 +79,7 @@ def figure(results: Results, reward: str | None = None) -> Figure | None:
                           | {"markersize": 2.2, "alpha": 0.45, "markeredgewidth": 0.5})  # fmt: skip
                 axes.plot(*means.loc[variant], linestyle="", zorder=4, **look | {"markersize": 5.5}, gid=variant)
         axes.margins(0.1)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
     figure.axes[0].set_ylabel(f"gain of {style.short(reward)}")
     handles = style.variant_handles(variants)
     for handle in handles:

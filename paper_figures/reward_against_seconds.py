@@ -1,9 +1,10 @@
 """Target reward against seconds, one panel per reward: as ``reward_against_compute``, on the clock of one machine.
 
 Runs share the machine, so their own clocks are not used: seconds are a run's operations times the seconds per operation
-of its method's optimiser step, measured alone on the machine (``benchmark.cost``). For a method whose steps all cost
-the same that is seconds per step times steps; ShortFT's later stages cost more than the first one, which is measured. A
-method that the cost benchmark lacks is marked with * and drawn by its runs' own seconds.
+of its method's optimiser step, measured alone on the machine (``benchmark.cost``, with one reward for all). For a
+method whose steps all cost the same that is seconds per step times steps; ShortFT's later stages cost more than its
+first one, which is the one measured, and some methods draw the length of their chain anew at each step. A method that
+the cost benchmark lacks is marked with * and drawn by its runs' own seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def figure(results: Results) -> Figure | None:
         return curve.operations * rates[method] if method in rates else curve.seconds
 
     own = [method for method in curves.plain_methods(results) if method not in rates]
-    label = "training seconds (seconds of a step measured alone on the machine, times steps)"
+    label = "training seconds: operations times seconds per operation of a step, measured alone on the machine"
     if own:
         label += "\n* the runs' own seconds: no cost benchmark of it"
     if len(own) == len(curves.plain_methods(results)):

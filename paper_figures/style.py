@@ -119,12 +119,13 @@ def grid(figure: Figure, count: int, columns: int = 3, **options) -> tuple[list[
     return axes[:count], axes[count:]
 
 
-def legend(figure: Figure, handles: list, columns: int, spare: list[Axes] = ()) -> None:
-    """Outside the panels: where one is left over, there; else below."""
+def legend(figure: Figure, handles: list, columns: int, spare: list[Axes] = (), label: str = "") -> None:
+    """Outside the panels: where one is left over, there; else below. ``label``: of the x axes of all panels."""
     if spare:
+        figure.supxlabel(label, fontsize=7)
         spare[0].legend(handles=handles, loc="center", ncols=1 if len(handles) < 12 else 2)
-    else:
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    else:  # matplotlib would write a label of the figure across the legend
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=label, title_fontsize=7)
 
 
 def variant_handles(variants: list[str], labels: dict[str, str] = {}) -> list[Line2D]:  # noqa: B006

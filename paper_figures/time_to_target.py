@@ -36,7 +36,7 @@ def figure(results: Results) -> Figure | None:
     rewards = results.rewards()
     rows = -(-len(rewards) // 3)
     figure = style.new(results, "Compute to the same reward, the other's over ShortFT's",
-                       0.9 + rows * (0.6 + 0.17 * len(others)))  # fmt: skip
+                       1.2 + rows * (0.6 + 0.17 * len(others)))  # fmt: skip
     axes, spare = style.grid(figure, len(rewards), sharey=True, sharex=True)
     for panel, reward in zip(axes, rewards, strict=True):
         if not any(r == reward for r, _ in found):
@@ -74,7 +74,7 @@ def figure(results: Results) -> Figure | None:
     low, high = min(0.7, 0.75 * ratios.min()), max(4.5, 1.25 * ratios.max())
     axes[0].set_xlim(low, high)
     style.decades(axes[0].xaxis)
-    figure.supxlabel("ratio of operations, no finer than the evaluations (right of 1: ShortFT is cheaper)", fontsize=7)
+    label = "ratio of operations, no finer than the evaluations (right of 1: ShortFT is cheaper)"
     plain, bound = {"linestyle": "", "color": style.GREY}, {"markerfacecolor": "white"}
     handles = [
         Line2D([], [], marker="o", markersize=3, label="one seed of ShortFT", **plain),
@@ -85,5 +85,5 @@ def figure(results: Results) -> Figure | None:
         Line2D([], [], color=style.GREY, lw=0.8, linestyle=style.DASHES,
                label="2.1 and 3.8: claimed\nin a summary of the paper"),
     ]  # fmt: skip
-    style.legend(figure, handles, 3, spare)
+    style.legend(figure, handles, 3, spare, label)
     return figure
