@@ -58,28 +58,27 @@ def figure(results: Results) -> Figure | None:
     tables = [row for row in tables if row[1] is not None or row[2] is not None]
     if not tables:
         return None
-    figure = style.new(results, "Fidelity of the shortcut", 0.6 + 2.7 * len(tables))
-    rows = figure.subfigures(len(tables) + 1, 1, height_ratios=[*[1] * len(tables), 0.1], squeeze=False)[:, 0]
-    for part, (spacing, jumps, images) in zip(rows, tables, strict=False):
-        left, right = part.subfigures(1, 2, width_ratios=[0.8, 1.6])
-        axes = left.subplots()
+    changes = [[] if images is None else [t for _, t in images[images.chain != "base"].groupby("reward", sort=False)]
+               for _, _, images in tables]  # fmt: skip
+    high = max(1, *(-(-len(rewards) // 3) for rewards in changes))  # rows of panels beside one of jumps
+    figure = style.new(results, "Fidelity of the shortcut", 0.6 + 1.35 * max(high, 2) * len(tables))
+    # One grid, no figures within the figure: their layout is not the same to the last digit in every process.
+    grid = figure.add_gridspec(high * len(tables), 4, width_ratios=[1.4, 1, 1, 1])
+    for number, ((spacing, jumps, _), rewards) in enumerate(zip(tables, changes, strict=True)):
+        axes = figure.add_subplot(grid[number * high : (number + 1) * high, 0])
         axes.set_title(f"{spacing} spacing: error of jumps", fontsize=7)
         if jumps is None or jumps.empty:
             style.empty(axes)
         else:
             draw_jumps(axes, jumps)
             axes.set_xlabel("error of the latents, share of their size")
-        rewards = [] if images is None else [t for _, t in images[images.chain != "base"].groupby("reward", sort=False)]
+        for place, table in enumerate(rewards):
+            panel = figure.add_subplot(grid[number * high + place // 3, 1 + place % 3])
+            draw_changes(panel, table, place % 3 == 0)
+            if place == len(rewards) - 1 - (len(rewards) - 1) % 3 // 2:  # middle of the last row
+                panel.set_xlabel("change of the score of images, to the base chain's")
         if not rewards:
-            style.empty(right.subplots())
-            continue
-        grid = right.subplots(-(-len(rewards) // 3), min(3, len(rewards)), squeeze=False).ravel()
-        for number, panel in enumerate(grid):
-            if number < len(rewards):
-                draw_changes(panel, rewards[number], number % 3 == 0)
-            else:
-                panel.set_axis_off()
-        right.supxlabel("change of the score of images, to the base chain's", fontsize=7)
+            style.empty(figure.add_subplot(grid[number * high : (number + 1) * high, 1:]))
     for axes in figure.axes:
         axes.tick_params(axis="y", length=0)
     marks = (
@@ -90,5 +89,5 @@ def figure(results: Results) -> Figure | None:
     handles = [Line2D([], [], color=colour, marker=marker, linewidth=1, label=label,
                       markerfacecolor=colour if filled else "white")
                for label, colour, marker, filled in marks]  # fmt: skip
-    rows[-1].legend(handles=handles, loc="center", ncols=3)
+    style.legend(figure, handles, 3)
     return figure
