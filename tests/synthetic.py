@@ -74,7 +74,7 @@ def write_cell(root: Path, key: CellKey, method: str, options: dict | None = Non
     (folder / "run.json").write_text(json.dumps({"config": config, "protocol": 1, "weights": "w"}))
     environment = {"python": "3.11", "versions": {"torch": "2.11"}, "device": "cpu (invented)", "threads": 1}
     (folder / "environment.json").write_text(json.dumps(environment))
-    picture = rng.uniform(0, 255, (2 * 64, 8 * 64, 3)).astype(np.uint8)
+    picture = rng.uniform(0, 255, (2 * 32, 8 * 32, 3)).astype(np.uint8)
     Image.fromarray(picture).save(folder / "samples.jpg", quality=40)
     return folder
 

@@ -1,0 +1,72 @@
+"""The target reward along a run's budget, panel by panel: shared by the figures against compute and seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from benchmark.results import Results
+from benchmark.statistics import crossed_interval
+
+from . import style
+
+
+def plain_methods(results: Results) -> list[str]:
+    """Variants that are a method as it is."""
+    return [name for name in results.variants() if name not in results.profile.variants]
+
+
+def band(curve: pd.DataFrame, reward: str, axis: str = "operations") -> pd.DataFrame:
+    """Mean over seeds at every share of the budget that all seeds have, with its 95% t interval where there are two.
+
+    Columns: x (mean of ``axis``), mean, low, high.
+    """
+    wide = curve.pivot_table(index="share", columns="folder", values=[axis, reward], dropna=False).dropna()
+    rows = []
+    for share in wide.index:
+        values = wide.loc[share, reward].to_numpy()
+        mean = float(values.mean())
+        low, high = crossed_interval(values[:, None])[1:] if len(values) > 1 else (mean, mean)
+        rows.append({"x": wide.loc[share, axis].mean(), "mean": mean, "low": low, "high": high})
+    return pd.DataFrame(rows, columns=["x", "mean", "low", "high"])
+
+
+def draw(
+    results: Results,
+    cost: Callable[[str, pd.DataFrame], pd.Series],
+    title: str,
+    label: str,
+    names: dict[str, str] = {},  # noqa: B006
+) -> Figure | None:
+    """One panel per reward; ``cost`` gives the x of a method's evaluations, ``names`` other names in the legend."""
+    rewards, methods = results.rewards(), plain_methods(results)
+    curves = {(m, r): results.curve(m, r) for r in rewards for m in methods}
+    curves = {key: curve for key, curve in curves.items() if len(curve)}
+    if not curves:
+        return None
+    rows = -(-len(rewards) // 3)
+    figure = style.new(results, title, 0.9 + 1.9 * rows)
+    axes, spare = style.grid(figure, len(rewards))
+    for panel, reward in zip(axes, rewards, strict=True):
+        counts = []
+        for method in reversed(methods):  # the last ones of the profile lie below, ShortFT on top
+            if (method, reward) not in curves:
+                continue
+            curve = curves[method, reward]
+            line, look = band(curve.assign(x=cost(method, curve)), reward, "x"), style.of(method)
+            counts.append(curve.folder.nunique())
+            order = 4 if method == "shortft" else 3
+            panel.plot(line.x, line["mean"], label=method, zorder=order, **look.curve() | {"markersize": 3})
+            panel.fill_between(line.x, line.low, line.high, color=look.colour, alpha=0.13, lw=0, zorder=order - 2)
+        if counts:
+            panel.set_title(f"{style.short(reward)}, {style.seeds(counts)}")
+            panel.set_xlim(left=0)
+        else:
+            panel.set_title(style.short(reward))
+            style.empty(panel)
+    figure.supylabel("target reward, held-out prompts", fontsize=7)
+    shown = [method for method in methods if any(m == method for m, _ in curves)]
+    style.legend(figure, style.variant_handles(shown, names), 5, spare, label)
+    return figure

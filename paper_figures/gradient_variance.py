@@ -1,0 +1,82 @@
+"""Variance and direction of every method's gradient estimate, at the same parameters, prompts and noise (claim C3).
+
+Left the normalised variance, tr Cov / |mu|^2 of minibatch gradients (log axis; left is less noise), right the mean
+cosine with the gradient through the full chain on the same minibatch (1 is the same direction). Filled markers: the
+reference run's first checkpoint; open ones: its last. Bars are 95% bootstrap intervals over minibatches. An arrow at
+the right edge: the mean gradient cannot be told from zero, the figure or its interval's end is infinite. "from 25%":
+ShortFT's later stages; all other rows are estimates at the start of training's schedule.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from benchmark.results import Results
+
+from . import style
+
+NEEDS = "the gradient probe's table (benchmark.gradients)"
+
+
+def label(row) -> str:
+    """As ``benchmark.gradients`` prints it."""
+    return row.method + (f" from {row.progress:.0%}" if row.progress else "")
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The whole gradient of every method in its first phase, ShortFT's other stages after it, options beside theirs."""
+    table = table[(table.slot.astype(str) == "all") & ((table.progress == 0) | (table.method == "shortft"))]
+    table = table.assign(label=[label(row) for row in table.itertuples()])
+    order = [name for base in dict.fromkeys(name.split()[0] for name in table.method)
+             for name in dict.fromkeys(table.method) if name.split()[0] == base]  # fmt: skip
+    return table.assign(place=table.method.map(order.index)).sort_values(["place", "progress"], kind="stable")
+
+
+def estimates(axes: Axes, table: pd.DataFrame, column: str, edge: float | None = None) -> None:
+    """A point and an interval per row and checkpoint; what is infinite becomes an arrow at ``edge``."""
+    names, steps = list(dict.fromkeys(table.label)), sorted(table.reference_step.unique())
+    for row in table.itertuples():
+        first = row.reference_step == steps[0]
+        y = names.index(row.label) + (0 if len(steps) == 1 else -0.17 if first else 0.17)
+        look = style.of(row.method)
+        value, low, high = (getattr(row, column + end) for end in ("", "_low", "_high"))
+        if np.isnan(value):
+            continue
+        ends = [min(x, edge) if edge else x for x in (low, high)]
+        style.interval(axes, y, *ends, color=look.colour)
+        if edge and high > edge:
+            axes.plot(edge, y, marker=9, color=look.colour, markersize=4, clip_on=False)  # caret to the right
+        if not edge or value <= edge:
+            axes.plot(value, y, linestyle="", gid=f"{row.label} {row.reference_step}", **look.point()
+                      | {"markersize": 4, "markerfacecolor": look.colour if first else "white"})  # fmt: skip
+    axes.set(ylim=(len(names) - 0.4, -0.6), yticks=range(len(names)), yticklabels=names)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", color="#eeeeee", linewidth=0.6, zorder=0)
+    axes.set_axisbelow(True)
+
+
+def figure(results: Results) -> Figure | None:
+    if results.gradients is None or results.gradients.empty:
+        return None
+    table = shown(results.gradients)
+    if table.empty:
+        return None
+    reward, steps = results.profile.gradients.reward, sorted(table.reference_step.unique())
+    figure = style.new(results, f"Gradient estimates on {style.short(reward)}", 1.1 + 0.19 * table.label.nunique())
+    left, right = figure.subplots(1, 2, sharey=True)
+    edge = style.finite_limit(table.normalised_variance)
+    estimates(left, table, "normalised_variance", edge)
+    left.set(xscale="log", xlabel="normalised variance, tr Cov / |mean|²")
+    style.decades(left.xaxis)
+    estimates(right, table, "cosine")
+    right.set(xlabel="cosine with the full chain's gradient", xlim=(min(-0.05, table.cosine_low.min() - 0.05), 1.03))
+    right.axvline(0, color=style.GREY, linewidth=0.8, zorder=0)
+    handles = [Line2D([], [], marker="o", linestyle="-", linewidth=1, color=style.GREY, markerfacecolor=face,
+                      label=f"after {step} steps of the reference run")
+               for step, face in zip(steps, (style.GREY, *["white"] * len(steps)), strict=False)]  # fmt: skip
+    style.legend(figure, handles, 2)
+    return figure

@@ -1,0 +1,42 @@
+"""Target reward against seconds, one panel per reward: as ``reward_against_compute``, on the clock of one machine.
+
+Runs share the machine, so their own clocks are not used: seconds are a run's operations times the seconds per operation
+of its method's optimiser step, measured alone on the machine (``benchmark.cost``, with one reward for all). For a
+method whose steps all cost the same that is seconds per step times steps; ShortFT's later stages cost more than its
+first one, which is the one measured, and some methods draw the length of their chain anew at each step. A method that
+the cost benchmark lacks is marked with * and drawn by its runs' own seconds.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from benchmark.results import Results
+
+from . import curves
+
+NEEDS = "curve.csv of at least one run of a plain method"
+
+
+def seconds_per_operation(results: Results) -> dict[str, float]:
+    """By method, from the cost benchmark."""
+    if results.cost is None or not {"seconds", "operations"} <= set(results.cost):
+        return {}
+    table = results.cost[results.cost.operations > 0]
+    return dict(zip(table.method, table.seconds / table.operations, strict=True))
+
+
+def figure(results: Results) -> Figure | None:
+    rates = seconds_per_operation(results)
+
+    def seconds(method: str, curve: pd.DataFrame) -> pd.Series:
+        return curve.operations * rates[method] if method in rates else curve.seconds
+
+    own = [method for method in curves.plain_methods(results) if method not in rates]
+    label = "training seconds: operations times seconds per operation of a step, measured alone on the machine"
+    if own:
+        label += "\n* the runs' own seconds: no cost benchmark of it"
+    if len(own) == len(curves.plain_methods(results)):
+        label, own = "training seconds (the runs' own, beside others on the machine: no cost benchmark)", []
+    return curves.draw(results, seconds, "Reward against seconds", label, {method: f"{method} *" for method in own})
