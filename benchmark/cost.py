@@ -3,7 +3,7 @@
     python -m benchmark.cost                         every method, suite mini, batch 8
     python -m benchmark.cost --method draft --method "draft checkpoint=false"
 
-Denoiser calls are counted per image, twice with guidance; ShortFT's step is one of its first stage, the longest.
+Denoiser calls are counted per image, twice with guidance; ShortFT's step is one of its first stage.
 Each method runs in a process of its own, so that its peak memory is its own. There, steps of the trainer and the calls
 that one such step makes, one by one and alone, are timed in turns; the ratio of the two is our overhead. `step_mb` is
 what the first step adds to the memory of the loaded models. `slots` is the time of denoiser calls with all LoRA slots

@@ -137,6 +137,18 @@ class Results:
             return None
         return pd.DataFrame([{"method": name} | row for name, row in content["methods"].items()])
 
+    def step_seconds(self, variant: str, reward: str) -> float:
+        """Seconds of a mean step of a variant's runs, at the speed of the cost benchmark; NaN without both.
+
+        The benchmark times one kind of step; those of a run may cost more (ShortFT's later stages do), so seconds go by
+        operations.
+        """
+        runs, table = self.of(variant, reward), self.cost
+        rows = table[table.method == variant] if table is not None else []
+        if not len(rows) or not len(runs):
+            return np.nan
+        return float(rows.seconds.iloc[0] / rows.operations.iloc[0] * (runs.operations / runs.steps).mean())
+
     def tuning(self, reward: str) -> pd.DataFrame | None:
         """The evidence of the learning rates of a reward."""
         return self._table("tuning", f"{file_name(reward)}.csv")

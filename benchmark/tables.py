@@ -242,8 +242,10 @@ def cost(results: Results) -> Table:
                      pd.DataFrame(columns=columns))  # fmt: skip
     frame = table.copy()
     reward = results.profile.gradients.reward
-    steps = {v: results.of(v, reward).steps.mean() for v in results.variants() if len(results.of(v, reward))}
-    frame["run_seconds"] = frame.seconds * frame.method.map(steps)
+    frame["run_seconds"] = [
+        results.step_seconds(v, reward) * results.of(v, reward).steps.mean() if len(results.of(v, reward)) else np.nan
+        for v in frame.method
+    ]
     formats = {"seconds": "{:.3f}", "ratio": "{:.3f}", "run_seconds": "{:.0f}"}
     shown = frame[[*columns, "run_seconds"]].copy()
     for column in shown.columns[1:]:
@@ -251,8 +253,8 @@ def cost(results: Results) -> Table:
     return Table(
         "cost", f"Cost of an optimiser step, suite {results.suite}",
         "Denoiser calls per image (guidance counts twice); seconds of a step, alone on the machine; ratio to the same "
-        "calls timed alone; peak memory, and what a step adds to the loaded models; run_seconds is a step's seconds "
-        f"times the mean steps of a run on {reward}. `draft` and `alignprop` recompute (checkpoint) by default.",
+        "calls timed alone; peak memory, and what a step adds to the loaded models; run_seconds is a run's on "
+        f"{reward} at this speed, by operations (ShortFT's step is one of its first stage, the cheapest). `draft` and `alignprop` recompute (checkpoint) by default.",
         frame, shown,
     )  # fmt: skip
 
