@@ -137,17 +137,14 @@ class Results:
             return None
         return pd.DataFrame([{"method": name} | row for name, row in content["methods"].items()])
 
-    def step_seconds(self, variant: str, reward: str) -> float:
-        """Seconds of a mean step of a variant's runs, at the speed of the cost benchmark; NaN without both.
+    def seconds_per_operation(self, variant: str) -> float | None:
+        """Speed of a method's step in the cost benchmark, alone on the machine; None where it has none.
 
-        The benchmark times one kind of step; those of a run may cost more (ShortFT's later stages do), so seconds go by
-        operations.
+        The benchmark times one kind of step; those of a run may cost more (ShortFT's later stages do), so the seconds
+        of runs are their operations at this speed.
         """
-        runs, table = self.of(variant, reward), self.cost
-        rows = table[table.method == variant] if table is not None else []
-        if not len(rows) or not len(runs):
-            return np.nan
-        return float(rows.seconds.iloc[0] / rows.operations.iloc[0] * (runs.operations / runs.steps).mean())
+        rows = self.cost[self.cost.method == variant] if self.cost is not None else ()
+        return float(rows.seconds.iloc[0] / rows.operations.iloc[0]) if len(rows) else None
 
     def tuning(self, reward: str) -> pd.DataFrame | None:
         """The evidence of the learning rates of a reward."""

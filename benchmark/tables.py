@@ -241,11 +241,9 @@ def cost(results: Results) -> Table:
         return Table("cost", f"Cost of a step, suite {results.suite}", "Not measured.", pd.DataFrame(),
                      pd.DataFrame(columns=columns))  # fmt: skip
     frame = table.copy()
-    reward = results.profile.gradients.reward
-    frame["run_seconds"] = [
-        results.step_seconds(v, reward) * results.of(v, reward).steps.mean() if len(results.of(v, reward)) else np.nan
-        for v in frame.method
-    ]
+    reward = results.rewards()[0]
+    operations = [results.of(v, reward).operations.mean() if len(results.runs) else np.nan for v in frame.method]
+    frame["run_seconds"] = frame.seconds / frame.operations * operations
     formats = {"seconds": "{:.3f}", "ratio": "{:.3f}", "run_seconds": "{:.0f}"}
     shown = frame[[*columns, "run_seconds"]].copy()
     for column in shown.columns[1:]:
@@ -254,7 +252,8 @@ def cost(results: Results) -> Table:
         "cost", f"Cost of an optimiser step, suite {results.suite}",
         "Denoiser calls per image (guidance counts twice); seconds of a step, alone on the machine; ratio to the same "
         "calls timed alone; peak memory, and what a step adds to the loaded models; run_seconds is a run's on "
-        f"{reward} at this speed, by operations (ShortFT's step is one of its first stage, the cheapest). `draft` and `alignprop` recompute (checkpoint) by default.",
+        f"{reward} at this speed, by operations (ShortFT's step is one of its first stage, the cheapest). `draft` and "
+        "`alignprop` recompute (checkpoint) by default.",
         frame, shown,
     )  # fmt: skip
 

@@ -19,24 +19,16 @@ from . import curves
 NEEDS = "curve.csv of at least one run of a plain method"
 
 
-def seconds_per_operation(results: Results) -> dict[str, float]:
-    """By method, from the cost benchmark."""
-    if results.cost is None or not {"seconds", "operations"} <= set(results.cost):
-        return {}
-    table = results.cost[results.cost.operations > 0]
-    return dict(zip(table.method, table.seconds / table.operations, strict=True))
-
-
 def figure(results: Results) -> Figure | None:
-    rates = seconds_per_operation(results)
+    speeds = {m: results.seconds_per_operation(m) for m in curves.plain_methods(results)}
 
     def seconds(method: str, curve: pd.DataFrame) -> pd.Series:
-        return curve.operations * rates[method] if method in rates else curve.seconds
+        return curve.seconds if speeds[method] is None else curve.operations * speeds[method]
 
-    own = [method for method in curves.plain_methods(results) if method not in rates]
+    own = [method for method, speed in speeds.items() if speed is None]
     label = "training seconds: operations times seconds per operation of a step, measured alone on the machine"
     if own:
         label += "\n* the runs' own seconds: no cost benchmark of it"
-    if len(own) == len(curves.plain_methods(results)):
+    if len(own) == len(speeds):
         label, own = "training seconds (the runs' own, beside others on the machine: no cost benchmark)", []
     return curves.draw(results, seconds, "Reward against seconds", label, {method: f"{method} *" for method in own})
