@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from benchmark import tables
 from benchmark.profile import Profile
 from benchmark.report.__main__ import app
-from benchmark.report.page import ranges, scale
+from benchmark.report.page import join, ranges, scale
 from tests.synthetic import write_tree
 
 SMOKE = Path("profiles/smoke.yaml")
@@ -140,6 +140,15 @@ def test_comparisons_share_a_scale():
     place, logarithmic = scale([{"value": 1, "low": 1, "high": 1, "threshold": 100}])
     assert logarithmic
     assert place(10) == 100
+
+
+def test_another_sampler_stands_beside_its_own_base_image(root, tmp_path):
+    chains, seen = [], root / "mini/hps/shortft/seed-0"
+    scores = pd.read_csv(seen / "scores.csv")
+    scores.assign(hps=scores.hps - 0.05).to_csv(tmp_path / "scores.csv", index=False)
+    for variant, folder in (("a", seen), ("b", seen), ("c", tmp_path)):
+        join(chains, variant, "hps", folder)
+    assert [[run["variant"] for run in chain["runs"]] for chain in chains] == [["a", "b"], ["c"]]
 
 
 PROBE = """
