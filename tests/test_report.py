@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from benchmark import tables
 from benchmark.profile import Profile
 from benchmark.report.__main__ import app
-from benchmark.report.page import join, ranges, scale
+from benchmark.report.page import code, join, ranges, scale
 from tests.synthetic import write_tree
 
 SMOKE = Path("profiles/smoke.yaml")
@@ -104,6 +104,10 @@ def test_text_of_records_is_never_markup(page):
     assert "<script>document" not in page
     assert "&lt;script&gt;document" in page  # the folder
     assert r"\u003cscript\u003edocument" in page  # the prompt
+
+
+def test_backticks_are_code():
+    assert code("a `b` and ``<c>``") == "a <code>b</code> and <code>&lt;c&gt;</code>"
 
 
 def test_the_same_records_give_the_same_bytes(page, root):

@@ -46,8 +46,8 @@ def page(loaded: list[Results], claims: list[Claim], figures: Path, out: Path) -
 
 
 def code(text: str) -> Markup:
-    """Text whose `backticks` become code."""
-    parts = enumerate(str(text).split("`"))
+    """Text whose `backticks`, single or double, become code."""
+    parts = enumerate(text.replace("``", "`").split("`"))
     return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in parts)
 
 
