@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -50,14 +51,17 @@ class Job:
         return finished(self.where, self.config)
 
 
-def run_jobs(jobs: list[Job], at_once: int, console: Console) -> int:
-    """Run the jobs that are not done, some at once; how many failed."""
+def run_jobs(jobs: list[Job], at_once: int, console: Console, after: Callable[[Job], None] = lambda job: None) -> int:
+    """Run the jobs that are not done, some at once; how many failed. ``after`` is called with each that is done."""
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))}
 
     def launch(job: Job) -> subprocess.CompletedProcess:
         return subprocess.run(job.command(), env=environment, capture_output=True, text=True, check=False)
 
     todo, failed = [job for job in jobs if job.result() is None], 0
+    for job in jobs:
+        if job not in todo:
+            after(job)
     with Progress(console=console) as progress, ThreadPoolExecutor(at_once) as pool:
         task = progress.add_task("runs", total=len(jobs), completed=len(jobs) - len(todo))
         running = {pool.submit(launch, job): job for job in todo}
@@ -65,6 +69,8 @@ def run_jobs(jobs: list[Job], at_once: int, console: Console) -> int:
             for future in as_completed(running):
                 job, result = running[future], future.result()
                 progress.advance(task)
+                if job.result() is not None:
+                    after(job)
                 if result.returncode:
                     failed += 1
                     last = (result.stderr.strip() or result.stdout.strip()).splitlines()[-1:]

@@ -64,18 +64,19 @@ class Evidence:
     def missing(self, jobs: list[Job]) -> list[Job]:
         return [job for job in jobs if fingerprint(job) not in self.rows]
 
-    def add(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            summary = job.result()
-            if summary is not None:
-                self.rows[fingerprint(job)] = {
-                    "reward": job.config.reward, "variant": job.variant,
-                    "learning_rate": job.config.settings.learning_rate,
-                } | {
-                    name: getattr(summary, name)
-                    for name in ("status", "reward_before", "reward_after", "reward_se", "oracle_after", "steps",
-                                 "operations")
-                } | {"fingerprint": fingerprint(job)}  # fmt: skip
+    def add(self, job: Job, jobs: list[Job]) -> None:
+        """Enter a run that is done, and write what there is of ``jobs``: an interrupted tuning loses nothing."""
+        summary, names = (
+            job.result(),
+            ("reward_before", "reward_after", "reward_se", "oracle_after", "steps", "operations"),
+        )
+        self.rows[fingerprint(job)] = (
+            {"reward": job.config.reward, "variant": job.variant, "learning_rate": job.config.settings.learning_rate,
+             "status": summary.status}
+            | {name: getattr(summary, name) for name in names}
+            | {"fingerprint": fingerprint(job)}
+        )  # fmt: skip
+        self.write(jobs)
 
     def of(self, jobs: list[Job]) -> pd.DataFrame:
         """The rows of these jobs that are there."""
@@ -152,10 +153,15 @@ def main(
     failed = 0
     for _ in range(tuning.growths + 1):
         tried = {name: jobs_of(name, grid) for name, grid in grids.items()}
-        failed += run_jobs([job for name in names for job in evidence[name].missing(tried[name])], jobs, console)
+        todo = [job for name in names for job in evidence[name].missing(tried[name])]
+
+        def enter(job: Job, tried: dict[str, list[Job]] = tried) -> None:
+            (name,) = (name for name in names if job in tried[name])
+            evidence[name].add(job, tried[name])
+
+        failed += run_jobs(todo, jobs, console, enter)
         wider = {}
         for name in names:
-            evidence[name].add(tried[name])
             evidence[name].write(tried[name])
             wider[name] = grown(grids[name], list(winners(evidence[name].of(tried[name])).values()))
         if wider == grids:
