@@ -7,7 +7,8 @@ Denoiser calls are counted per image, twice with guidance; ShortFT's step is one
 Each method runs in a process of its own, so that its peak memory is its own. There, steps of the trainer and the calls
 that one such step makes, one by one and alone, are timed in turns; the ratio of the two is our overhead. `step_mb` is
 what the first step adds to the memory of the loaded models. `slots` is the time of denoiser calls with all LoRA slots
-on, `switching` of calls that switch slots each time, over calls with none. Run it alone on the machine.
+on, `switching` of calls that switch slots each time, over calls with none; `books` the share of a step that ledger and
+log take. Run it alone on the machine.
 """
 
 from __future__ import annotations
@@ -99,14 +100,33 @@ def make_call(cell: Cell, part: str, images: int, key, backward: bool):
     return run
 
 
-def seconds_of(run) -> float:
-    if torch.cuda.is_available():
+def seconds_of(run, wait: bool = True) -> float:
+    """Seconds that ``run()`` takes; ``wait``: for the device to be done too."""
+    wait = wait and torch.cuda.is_available()
+    if wait:
         torch.cuda.synchronize()
     start = time.perf_counter()
     run()
-    if torch.cuda.is_available():
+    if wait:
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def bookkeeping(cell: Cell) -> float:
+    """Share of a step's seconds that its entries in ledger and log take."""
+    ledger, spent = cell.executor.ledger, [0.0]
+    enter = ledger.call
+
+    def call(*arguments, **options):
+        spent[0] += seconds_of(lambda: enter(*arguments, **options), wait=False)
+
+    ledger.call = call
+    start = time.perf_counter()
+    row = next(cell.trainer.steps())
+    whole = time.perf_counter() - start
+    del ledger.call
+    spent[0] += seconds_of(lambda: cell.accelerator.log(row, step=row["step"]), wait=False)
+    return spent[0] / whole
 
 
 def measure(cell: Cell, steps: int, rounds: int) -> dict[str, float]:
@@ -138,6 +158,7 @@ def measure(cell: Cell, steps: int, rounds: int) -> dict[str, float]:
             "ratio": float(np.median(np.array(whole) / np.array(parts))),
             "peak_mb": peak_memory_mb(cell.config.device),
             "step_mb": step_mb,
+            "books": bookkeeping(cell),
         }
         | slot_ratios(cell, rounds)
     )
@@ -214,7 +235,7 @@ def main(
     formats = {
         "forwards": ".0f", "backwards": ".0f", "recomputations": ".0f",
         "seconds": ".3f", "alone": ".3f", "ratio": ".3f", "peak_mb": ".0f", "step_mb": ".0f",
-        "slots": ".3f", "switching": ".3f",
+        "books": ".4f", "slots": ".3f", "switching": ".3f",
     }  # fmt: skip
     for column in ("method", *formats):
         table.add_column(column, justify="left" if column == "method" else "right")
