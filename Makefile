@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
+JOBS   ?= 2
 BIN    := $(VENV)/bin
 
 .PHONY: run test lint clean
@@ -11,8 +12,9 @@ BIN    := $(VENV)/bin
 run: $(VENV)/.core
 	$(BIN)/python -m benchmark.run --method shortft --reward hps
 
+# Processes of one thread each use the cores better than one process of many.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
