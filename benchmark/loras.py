@@ -1,0 +1,107 @@
+"""Tuned LoRAs to give away: of every variant on a reward, the weights of one run with a model card. No torch.
+
+    python -m benchmark.loras --reward hps --seed 0        results/<suite>/... -> results/loras/<suite>/<reward>/<variant>/
+
+A run leaves its LoRA beside its records, out of git; this copies it, and writes the card from the records.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from rich.console import Console
+
+from .profile import Profile, ProfileError
+from .records import file_name, read_json, write_text
+from .results import Results
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console(highlight=False, soft_wrap=True)
+
+ONE_SLOT = """pipeline.load_lora_weights("{folder}")"""
+SLOTS = """from benchmark.slots import attach_slots
+
+attach_slots(pipeline, "{folder}")  # loads the slots and switches them by timestep"""
+
+
+def card(variant: str, run: pd.Series, target: Path, several: bool) -> str:
+    """The model card of a run's LoRA: what it is, how it was made, what it does, how to load it."""
+    config = read_json(Path(run.folder) / "run.json") or {}
+    environment = read_json(Path(run.folder) / "environment.json") or {}
+    settings = config.get("config", {})
+    load = (SLOTS if several else ONE_SLOT).format(folder=target.as_posix())
+    changes = {
+        f"target reward ({run.reward})": (run.reward_before, run.reward_after),
+        "oracle of truth": (run.oracle_before, run.oracle_after),
+        "diversity": (run.diversity_before, run.diversity_after),
+    } | {
+        f"{name[8:-6]} (not trained)": (run[f"{name[:-6]}.before"], run[name])
+        for name in run.index if name.startswith("heldout.") and name.endswith(".after") and pd.notna(run[name])
+    }  # fmt: skip
+    table = "\n".join(f"| {name} | {a:.4f} | {b:.4f} | {b - a:+.4f} |" for name, (a, b) in changes.items())
+    options = json.dumps(settings.get("options", {}) | settings.get("settings", {}), sort_keys=True)
+    return f"""# {variant} on {run.reward}, suite {run.suite}, seed {run.seed}
+
+A LoRA of the {run.suite} suite's base model (not Stable Diffusion), tuned towards `{run.reward}` with `{run.method}` for
+{run.budget}: {run.steps} optimiser steps, {run.images} images. It was made to compare methods, and the reward is what it was
+made to raise: see below what else moved.
+
+| held-out prompts | before | after | change |
+|---|---|---|---|
+{table}
+
+Options and settings: `{options}`. Protocol {run.protocol}, {environment.get("device")}, torch
+{environment.get("versions", {}).get("torch")}. Records: `{Path(run.folder).as_posix()}`.
+
+```python
+from diffusers import StableDiffusionPipeline
+
+pipeline = StableDiffusionPipeline.from_pretrained("benchmark/suites/{run.suite}/pipeline")
+{load}
+```
+
+Apache-2.0, like the rest of the repository.
+"""
+
+
+@app.command()
+def main(
+    params: Annotated[Path, typer.Option(help="The profile.")] = Path("params.yaml"),
+    results: Annotated[Path, typer.Option(help="The folder with the records and, beside them, the LoRAs.")] = Path(
+        "results"
+    ),
+    suite: Annotated[str, typer.Option(help="As of benchmark.run.")] = "mini",
+    reward: Annotated[str, typer.Option(help="As of benchmark.run.")] = "hps",
+    seed: Annotated[int, typer.Option(help="Which runs.")] = 0,
+) -> None:
+    """Collect the LoRAs of every variant on a reward, each with its card."""
+    try:
+        loaded = Results.read(results, Profile.read(params), suite)
+    except ProfileError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    made = 0
+    for variant in loaded.variants():
+        runs = loaded.of(variant, reward)
+        for _, run in runs[runs.seed == seed].iterrows() if len(runs) else ():
+            source = Path(run.folder) / "lora"
+            if not source.is_dir():
+                console.print(f"{variant}: no LoRA in {source}; it lies on the machine that ran it")
+                continue
+            target = results / "loras" / suite / file_name(reward) / variant
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(source, target)
+            write_text(target / "README.md", card(variant, run, target, (source / "slots.json").exists()))
+            made += 1
+    console.print(f"{made} LoRAs with cards in {results / 'loras' / suite / file_name(reward)}")
+    raise typer.Exit(0 if made else 1)
+
+
+if __name__ == "__main__":
+    app()
