@@ -1,6 +1,6 @@
 """Tuned LoRAs to give away: of every variant on a reward, the weights of one run with a model card. No torch.
 
-    python -m benchmark.loras --reward hps --seed 0        results/<suite>/... -> results/loras/<suite>/<reward>/<variant>/
+    python -m benchmark.loras --reward hps --seed 0         to results/loras/<suite>/<reward>/<variant>/
 
 A run leaves its LoRA beside its records, out of git; this copies it, and writes the card from the records.
 """
@@ -48,9 +48,9 @@ def card(variant: str, run: pd.Series, target: Path, several: bool) -> str:
     options = json.dumps(settings.get("options", {}) | settings.get("settings", {}), sort_keys=True)
     return f"""# {variant} on {run.reward}, suite {run.suite}, seed {run.seed}
 
-A LoRA of the {run.suite} suite's base model (not Stable Diffusion), tuned towards `{run.reward}` with `{run.method}` for
-{run.budget}: {run.steps} optimiser steps, {run.images} images. It was made to compare methods, and the reward is what it was
-made to raise: see below what else moved.
+A LoRA of the {run.suite} suite's base model (not Stable Diffusion), tuned towards `{run.reward}` with `{run.method}`
+for {run.budget}: {run.steps} optimiser steps, {run.images} images. It was made to compare methods, and the reward is what
+it was made to raise: see below what else moved.
 
 | held-out prompts | before | after | change |
 |---|---|---|---|
