@@ -1,0 +1,177 @@
+"""The published rewards against the packages that published them, on random weights."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmark.rewards import RewardError
+from benchmark.rewards.published import PUBLISHED, load
+from benchmark.rewards.published.preprocess import cover_and_crop, fit_and_pad
+
+PROMPTS = ["a red circle above a small blue square", "an astronaut riding a horse, oil painting, 1970's"]
+SIZES = [(224, 224), (512, 512), (384, 600), (333, 250), (100, 150)]
+
+
+def needs(package: str):
+    """The package; skips the test without it, unless CI_REWARDS says that it has to be there."""
+    if "CI_REWARDS" in os.environ:
+        return importlib.import_module(package)
+    return pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[rewards]'")
+
+
+def picture(height: int, width: int, seed: int = 0) -> Image.Image:
+    """A smooth field, a sharp disc and some grain."""
+    y, x = np.mgrid[0:height, 0:width] / min(height, width)
+    field = np.stack([0.5 + 0.5 * np.sin(5 * x + 3 * y * c + seed + c) for c in range(3)], -1)
+    field[(x - 0.5) ** 2 + (y - 0.4) ** 2 < 0.06] = (0.95, 0.1, 0.15)
+    field += 0.04 * np.random.default_rng(seed).standard_normal(field.shape)
+    return Image.fromarray((field.clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+
+
+def scramble(network: torch.nn.Module, scale: float = 0.15) -> None:
+    """Weights under which every part of the network has a say."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+def assert_gradient(reward, network: torch.nn.Module, image: torch.Tensor, step: float = 1e-4) -> None:
+    """The gradient to the image against a central difference along a random direction, in double precision."""
+    network.double()
+    image = image.double().requires_grad_()
+    (gradient,) = torch.autograd.grad(reward(image, PROMPTS[:1]).sum(), image)
+    direction = torch.randn(image.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ends = [reward(image + sign * step * direction, PROMPTS[:1]).sum() for sign in (1, -1)]
+    network.float()
+    slope = (gradient * direction).sum()
+    assert slope.abs() > 1e-6
+    torch.testing.assert_close(slope, (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=0)
+
+
+def test_importing_the_rewards_imports_none_of_their_packages():
+    code = (
+        "import sys, benchmark.rewards.published, benchmark.suites; "
+        "sys.exit(' '.join({'hpsv2', 'ImageReward', 'open_clip', 'clip'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_a_missing_file_is_one_sentence(name, tmp_path):
+    with pytest.raises(RewardError, match=f"^{name}.*: .* is missing: .*download") as caught:
+        load(name, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_preprocessed_images_are_squares(size):
+    images = torch.rand(2, 3, *size)
+    assert fit_and_pad(images, 224).shape == cover_and_crop(images, 224).shape == (2, 3, 224, 224)
+
+
+# HPSv2
+
+TINY_OPEN_CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 224, "layers": 2, "width": 32, "head_width": 16, "patch_size": 56},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
+
+@pytest.fixture
+def hps_folder(tmp_path):
+    open_clip = needs("open_clip")
+    torch.manual_seed(0)
+    network = open_clip.CLIP(**TINY_OPEN_CLIP)
+    scramble(network)
+    (tmp_path / "hps").mkdir()
+    state = {"state_dict": {key: value.half() for key, value in network.state_dict().items()}}
+    torch.save(state, tmp_path / "hps" / "HPS_v2.1_compressed.pt")
+    return tmp_path
+
+
+@pytest.fixture
+def hpsv2_scorer(tmp_path, monkeypatch):
+    """hpsv2's scorer with its copy of open_clip's network at any size, and its own preprocessing."""
+    needs("hpsv2")
+    from tests.hpsv2_reference import scorer
+
+    module = scorer()
+    from hpsv2.src.open_clip.model import CLIP
+    from hpsv2.src.open_clip.transform import image_transform
+
+    def prepare(architecture):
+        preprocess = image_transform(224, is_train=False, resize_longest_max=True)
+        model = CLIP(**architecture, output_dict=True)
+        monkeypatch.setattr(module, "model_dict", {"model": model, "preprocess_val": preprocess})
+        monkeypatch.setattr(module, "root_path", str(tmp_path))  # it makes this folder
+        return module.score
+
+    return prepare
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_hps_is_the_packages_score(size, hps_folder, hpsv2_scorer):
+    reward = load("hps", hps_folder, architecture=TINY_OPEN_CLIP)
+    score = hpsv2_scorer(TINY_OPEN_CLIP)
+    image = picture(*size)
+    checkpoint = str(hps_folder / "hps" / "HPS_v2.1_compressed.pt")
+    expected = [score(image, prompt, cp=checkpoint)[0] for prompt in PROMPTS]
+    ours = reward(tensor(image).expand(2, -1, -1, -1), PROMPTS)
+    assert abs(expected[0] - expected[1]) > 1e-3
+    np.testing.assert_allclose(ours.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("REWARDS_FULL_SIZE" not in os.environ, reason="set REWARDS_FULL_SIZE: 12 GB of memory, minutes")
+def test_hps_is_the_packages_score_at_full_size(tmp_path, hpsv2_scorer):
+    open_clip = needs("open_clip")
+    architecture = open_clip.get_model_config("ViT-H-14")
+    torch.manual_seed(0)
+    network = open_clip.CLIP(**architecture)
+    (tmp_path / "hps").mkdir()
+    checkpoint = tmp_path / "hps" / "HPS_v2_compressed.pt"
+    torch.save({"state_dict": network.half().state_dict()}, checkpoint)
+    del network
+    image = picture(512, 384)
+    ours = load("hps", tmp_path, version="v2.0")(tensor(image), PROMPTS[:1])
+    expected = hpsv2_scorer(architecture)(image, PROMPTS[0], cp=str(checkpoint))
+    checkpoint.unlink()
+    np.testing.assert_allclose(ours.numpy(), expected, atol=1e-5)
+
+
+def test_hps_gradient(hps_folder):
+    reward = load("hps", hps_folder, architecture=TINY_OPEN_CLIP)
+    assert (reward.version, reward.differentiable) == ("v2.1", True)
+    assert_gradient(reward, reward.network, tensor(picture(100, 150)))
+
+
+def test_hps_names_its_version_and_what_does_not_fit(hps_folder):
+    with pytest.raises(RewardError, match=r"v2\.0, v2\.1"):
+        load("hps", hps_folder, version="v3")
+    with pytest.raises(RewardError, match=r"HPS_v2_compressed\.pt is missing"):
+        load("hps", hps_folder, version="v2.0", architecture=TINY_OPEN_CLIP)
+    with pytest.raises(RewardError, match="does not fit"):
+        load("hps", hps_folder, architecture=TINY_OPEN_CLIP | {"embed_dim": 8})
+
+
+def test_half_a_file_is_not_taken_for_whole(hps_folder):
+    path = hps_folder / "hps" / "HPS_v2.1_compressed.pt"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(RewardError, match="not whole"):
+        load("hps", hps_folder, architecture=TINY_OPEN_CLIP)
