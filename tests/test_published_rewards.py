@@ -14,9 +14,11 @@ from PIL import Image
 
 from benchmark.rewards import RewardError
 from benchmark.rewards.published import PUBLISHED, load
-from benchmark.rewards.published.preprocess import cover_and_crop, fit_and_pad
+from benchmark.rewards.published.imagereward import BERT
+from benchmark.rewards.published.preprocess import STD, cover_and_crop, fit_and_pad, normalise
 
 PROMPTS = ["a red circle above a small blue square", "an astronaut riding a horse, oil painting, 1970's"]
+LEVEL = 1.1 / 255 / min(STD)  # one level of eight bits, and a bit, in normalised pixels
 SIZES = [(224, 224), (512, 512), (384, 600), (333, 250), (100, 150)]
 
 
@@ -48,7 +50,7 @@ def scramble(network: torch.nn.Module, scale: float = 0.15) -> None:
             parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
 
 
-def assert_gradient(reward, network: torch.nn.Module, image: torch.Tensor, step: float = 1e-4) -> None:
+def assert_gradient(reward, network: torch.nn.Module, image: torch.Tensor, step: float = 1e-6) -> None:
     """The gradient to the image against a central difference along a random direction, in double precision."""
     network.double()
     image = image.double().requires_grad_()
@@ -175,3 +177,78 @@ def test_half_a_file_is_not_taken_for_whole(hps_folder):
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(RewardError, match="not whole"):
         load("hps", hps_folder, architecture=TINY_OPEN_CLIP)
+
+
+# ImageReward
+
+TINY_BERT = BERT | {"num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 64}
+TINY_VISION = {"img_size": 224, "patch_size": 56, "embed_dim": 32, "depth": 2, "num_heads": 2, "drop_path_rate": 0.5}
+LETTERS = [*"abcdefghijklmnopqrstuvwxyz0123456789,."]
+
+
+@pytest.fixture
+def imagereward_folder(tmp_path):
+    needs("timm")
+    from benchmark.rewards.published import quirks
+
+    folder = tmp_path / "imagereward"
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS[:26], *(f"##{letter}" for letter in LETTERS[:26])]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    torch.manual_seed(0)
+    network = quirks.build(folder, TINY_BERT, TINY_VISION)
+    scramble(network, 0.1)
+    torch.save(network.state_dict(), folder / "ImageReward.pt")
+    return tmp_path
+
+
+@pytest.fixture
+def imagereward(imagereward_folder):
+    return load("imagereward", imagereward_folder, bert=TINY_BERT, vision=TINY_VISION)
+
+
+def test_imagereward_is_the_wheels_score(imagereward):
+    image = picture(224, 224)
+    expected = [imagereward.network.score(prompt, image) for prompt in PROMPTS]
+    ours = imagereward(tensor(image).expand(2, -1, -1, -1), PROMPTS)
+    assert abs(expected[0] - expected[1]) > 1e-3
+    np.testing.assert_allclose(ours.numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_imagereward_resizes_as_the_wheel_but_for_eight_bits(size, imagereward):
+    image = picture(*size)
+    muted = Image.fromarray((0.6 * np.array(image) + 51).round().astype(np.uint8))  # no overshoot is clipped
+    for each, bound in ((muted, LEVEL), (image, 0.4)):
+        pixels = normalise(cover_and_crop(tensor(each), 224, whole=round))[0]
+        difference = (pixels - imagereward.network.preprocess(each)).abs()
+        assert difference.max() < bound
+        assert difference.mean() < LEVEL / 3
+    expected = imagereward.network.score(PROMPTS[0], image)  # from -2.3 to 0.6 on such pictures
+    assert abs(imagereward(tensor(image), PROMPTS[:1]).item() - expected) < 0.05
+
+
+def test_imagereward_is_the_wheels_score_gard_and_gradient(imagereward):
+    image = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    tokens = imagereward.network.blip.tokenizer(
+        PROMPTS, padding="max_length", truncation=True, max_length=35, return_tensors="pt"
+    )
+    expected = imagereward.network.score_gard(tokens.input_ids, tokens.attention_mask, normalise(image))[:, 0]
+    ours = imagereward(image, PROMPTS)
+    torch.testing.assert_close(ours, expected)
+    assert_gradient(imagereward, imagereward.network, tensor(picture(100, 150)))
+
+
+def test_an_unknown_release_of_the_wheel_is_refused(imagereward_folder, monkeypatch):
+    monkeypatch.setattr("benchmark.rewards.published.quirks.WHEEL", "9.9")
+    with pytest.raises(RewardError, match=r"image-reward 1\.5 is installed, known is 9\.9"):
+        load("imagereward", imagereward_folder, bert=TINY_BERT, vision=TINY_VISION)
+
+
+def test_an_obsolete_quirk_is_named(imagereward_folder, monkeypatch):
+    from benchmark.rewards.published import quirks
+
+    monkeypatch.setattr(quirks.modeling_utils, "prune_linear_layer", None, raising=False)
+    monkeypatch.delitem(sys.modules, "benchmark_imagereward.ImageReward", raising=False)
+    with pytest.raises(RewardError, match=r"modeling_utils\.prune_linear_layer again"):
+        load("imagereward", imagereward_folder, bert=TINY_BERT, vision=TINY_VISION)

@@ -13,6 +13,7 @@ from .weights import weights_folder
 
 PUBLISHED = {  # name -> module, class
     "hps": ("hps", "HPS"),
+    "imagereward": ("imagereward", "ImageReward"),
 }
 
 
