@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from benchmark.rewards import RewardError
 from benchmark.rewards.published import PUBLISHED, load
+from benchmark.rewards.published.aesthetic import HEAD, Head
 from benchmark.rewards.published.imagereward import BERT
 from benchmark.rewards.published.preprocess import STD, cover_and_crop, fit_and_pad, normalise
+from benchmark.suites.mini import card
 
 PROMPTS = ["a red circle above a small blue square", "an astronaut riding a horse, oil painting, 1970's"]
 LEVEL = 1.1 / 255 / min(STD)  # one level of eight bits, and a bit, in normalised pixels
@@ -252,3 +259,111 @@ def test_an_obsolete_quirk_is_named(imagereward_folder, monkeypatch):
     monkeypatch.delitem(sys.modules, "benchmark_imagereward.ImageReward", raising=False)
     with pytest.raises(RewardError, match=r"modeling_utils\.prune_linear_layer again"):
         load("imagereward", imagereward_folder, bert=TINY_BERT, vision=TINY_VISION)
+
+
+# CLIP through transformers: PickScore, the aesthetic predictor, the CLIP score
+
+
+def write_clip(folder) -> CLIPModel:
+    """A tiny CLIP as transformers saves it, with the embedded suite's vocabulary."""
+    tokenizer = CLIPTokenizer.from_pretrained(card.PIPELINE / "tokenizer")
+    part = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = part | {
+        "vocab_size": len(tokenizer), "max_position_embeddings": 77,
+        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    vision = part | {"image_size": 224, "patch_size": 56}
+    torch.manual_seed(0)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).eval()
+    scramble(model)
+    model.save_pretrained(folder)
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(card.PIPELINE / "tokenizer" / name, folder)
+    return model
+
+
+@pytest.fixture
+def clip_folder(tmp_path):
+    for name in ("pickscore", "clip-vit-large-patch14"):
+        write_clip(tmp_path / name)
+    torch.manual_seed(1)
+    head = Head(16)
+    (tmp_path / "aesthetic").mkdir()
+    torch.save(head.state_dict(), tmp_path / "aesthetic" / HEAD)
+    return tmp_path
+
+
+def published_recipe(folder, image, prompts):
+    """The recipe of PickScore's model card: CLIPProcessor and CLIPModel on a PIL image: its output, and the pixels."""
+    model = CLIPModel.from_pretrained(folder).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    processor = CLIPProcessor(image_processor=CLIPImageProcessor(), tokenizer=tokenizer)
+    options = {"padding": True, "truncation": True, "max_length": 77, "return_tensors": "pt"}
+    pixels = processor(images=image, return_tensors="pt")
+    with torch.no_grad():
+        output = model(**pixels, **processor(text=prompts, **options))
+    return output, pixels["pixel_values"][0]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", ["pickscore", "clipscore"])
+def test_clip_rewards_are_the_published_recipe(name, size, clip_folder):
+    reward = load(name, clip_folder)
+    image = picture(*size)
+    output, pixels = published_recipe(clip_folder / "pickscore", image, PROMPTS)
+    ours = reward(tensor(image).expand(2, -1, -1, -1), PROMPTS)
+    expected = (output.image_embeds * output.text_embeds).sum(-1)
+    assert abs(expected[0] - expected[1]) > 0.1
+    same_size = size == (224, 224)
+    torch.testing.assert_close(ours, expected, atol=1e-5 if same_size else 1e-3, rtol=0)
+    difference = (normalise(cover_and_crop(tensor(image), 224))[0] - pixels).abs()
+    assert difference.max() < (1e-5 if same_size else 0.4)  # overshoot at sharp edges, see ImageReward
+    assert difference.mean() < LEVEL / 3
+    if name == "pickscore":
+        torch.testing.assert_close(reward.logit_scale * expected, output.logits_per_image[0])
+
+
+def test_clip_reads_the_published_vocabulary(tmp_path):
+    open_clip = needs("open_clip")
+    theirs = open_clip.SimpleTokenizer()
+    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    (tmp_path / "vocab.json").write_text(json.dumps({names.get(k, k): v for k, v in theirs.encoder.items()}))
+    merges = [" ".join(merge) for merge in theirs.bpe_ranks]
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path)
+    for prompt in (*PROMPTS, "Café  in the STYLE of … 80's art", "word " * 100):
+        ours = tokenizer(prompt, truncation=True, max_length=77).input_ids
+        assert ours == theirs(prompt)[0].tolist()[: len(ours)]
+
+
+def test_the_aesthetic_rating_is_the_published_head(clip_folder, monkeypatch):
+    needs("timm")
+    from benchmark.rewards.published import quirks
+
+    monkeypatch.setitem(sys.modules, "clip", types.ModuleType("clip"))  # OpenAI's package; only its file imports it
+    head = quirks.wheel_module("models.AestheticScore").MLP(16)
+    head.load_state_dict(torch.load(clip_folder / "aesthetic" / HEAD))
+    image = picture(224, 224)
+    output, _ = published_recipe(clip_folder / "pickscore", image, PROMPTS)
+    expected = head.eval()(output.image_embeds)[:, 0]
+    torch.testing.assert_close(load("aesthetic", clip_folder)(tensor(image), PROMPTS[:1]), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["pickscore", "clipscore", "aesthetic"])
+def test_clip_gradients(name, clip_folder):
+    reward = load(name, clip_folder)
+    networks = torch.nn.ModuleList([reward.clip.network, *([reward.head] if name == "aesthetic" else [])])
+    assert_gradient(reward, networks, tensor(picture(100, 150)))
+
+
+def test_missing_weights_are_not_drawn_at_random(clip_folder):
+    path = clip_folder / "pickscore" / "model.safetensors"
+    state = load_file(path)
+    del state["text_projection.weight"]
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(RewardError, match=r"lacks text_projection\.weight"):
+        load("pickscore", clip_folder)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(RewardError, match="not whole"):
+        load("pickscore", clip_folder)

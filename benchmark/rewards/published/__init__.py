@@ -14,6 +14,9 @@ from .weights import weights_folder
 PUBLISHED = {  # name -> module, class
     "hps": ("hps", "HPS"),
     "imagereward": ("imagereward", "ImageReward"),
+    "pickscore": ("pickscore", "PickScore"),
+    "aesthetic": ("aesthetic", "Aesthetic"),
+    "clipscore": ("clipscore", "ClipScore"),
 }
 
 

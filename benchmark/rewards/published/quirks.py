@@ -110,23 +110,22 @@ def _package(name: str, folder: Path) -> None:
     sys.modules[name] = package
 
 
-def _load() -> tuple[types.ModuleType, types.ModuleType]:
-    """The wheel's modules ``ImageReward`` and ``models.BLIP.blip_pretrain``."""
+def wheel_module(name: str) -> types.ModuleType:
+    """A module of the wheel, such as ``models.BLIP.vit``, with the quirks in place."""
     try:
         version = importlib.metadata.version("image-reward")
     except importlib.metadata.PackageNotFoundError:
         raise RewardError("imagereward: needs image-reward: pip install -e '.[rewards]'") from None
     if version != WHEEL:
         raise RewardError(f"imagereward: image-reward {version} is installed, known is {WHEEL}: install that one")
-    names = f"{_PRIVATE}.ImageReward", f"{_PRIVATE}.models.BLIP.blip_pretrain"
-    if names[0] not in sys.modules:
+    if f"{_PRIVATE}.ImageReward" not in sys.modules:
         folder = Path(importlib.util.find_spec("ImageReward").submodule_search_locations[0])
         _package(_PRIVATE, folder)
         _package(f"{_PRIVATE}.models", folder / "models")
         with _modeling_utils(), _fairscale():
-            importlib.import_module(names[0])
-        _mend_bert(sys.modules[names[1]].BertModel)
-    return tuple(sys.modules[name] for name in names)
+            importlib.import_module(f"{_PRIVATE}.ImageReward")
+        _mend_bert(sys.modules[f"{_PRIVATE}.models.BLIP.med"].BertModel)
+    return importlib.import_module(f"{_PRIVATE}.{name}")
 
 
 def build(vocabulary: Path, bert: dict, vision: dict) -> torch.nn.Module:
@@ -136,8 +135,7 @@ def build(vocabulary: Path, bert: dict, vision: dict) -> torch.nn.Module:
     bert        BERT's configuration (Quirk 5: the wheel lacks its ``med_config.json``)
     vision      ``img_size``, ``patch_size``, ``embed_dim``, ``depth``, ``num_heads`` of the vision transformer
     """
-    wheel, blip = _load()
-    vit = sys.modules[f"{_PRIVATE}.models.BLIP.vit"]
+    wheel, blip, vit = map(wheel_module, ("ImageReward", "models.BLIP.blip_pretrain", "models.BLIP.vit"))
     parts = {
         "init_tokenizer": lambda: _tokenizer(vocabulary),
         "create_vit": lambda *_: (vit.VisionTransformer(**vision), vision["embed_dim"]),
