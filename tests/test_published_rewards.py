@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -16,10 +17,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+from typer.testing import CliRunner
 
 from benchmark.rewards import RewardError
+from benchmark.rewards.__main__ import app
 from benchmark.rewards.published import PUBLISHED, load
 from benchmark.rewards.published.aesthetic import HEAD, Head
+from benchmark.rewards.published.check import images
 from benchmark.rewards.published.imagereward import BERT
 from benchmark.rewards.published.preprocess import STD, cover_and_crop, fit_and_pad, normalise
 from benchmark.suites.mini import card
@@ -82,7 +86,7 @@ def test_importing_the_rewards_imports_none_of_their_packages():
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
 def test_a_missing_file_is_one_sentence(name, tmp_path):
-    with pytest.raises(RewardError, match=f"^{name}.*: .* is missing: .*download") as caught:
+    with pytest.raises(RewardError, match=f"^{name}.*: .* lacks .*: (hf download|curl) ") as caught:
         load(name, tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -164,8 +168,15 @@ def test_hps_is_the_packages_score_at_full_size(tmp_path, hpsv2_scorer):
     np.testing.assert_allclose(ours.numpy(), expected, atol=1e-5)
 
 
-def test_hps_gradient(hps_folder):
+def test_hps_gradient(hps_folder, hpsv2_scorer):
     reward = load("hps", hps_folder, architecture=TINY_OPEN_CLIP)
+    image = tensor(picture(384, 600)).requires_grad_()
+    hpsv2_scorer(TINY_OPEN_CLIP)(picture(9, 9), "", cp=str(hps_folder / "hps" / "HPS_v2.1_compressed.pt"))
+    theirs = sys.modules["hpsv2.img_score"].model_dict["model"](
+        normalise(fit_and_pad(image, 224)), reward.tokenize(PROMPTS[:1])
+    )
+    score = (theirs["image_features"] * theirs["text_features"]).sum()
+    torch.testing.assert_close(*(torch.autograd.grad(s, image)[0] for s in (reward(image, PROMPTS[:1]).sum(), score)))
     assert (reward.version, reward.differentiable) == ("v2.1", True)
     assert_gradient(reward, reward.network, tensor(picture(100, 150)))
 
@@ -173,7 +184,7 @@ def test_hps_gradient(hps_folder):
 def test_hps_names_its_version_and_what_does_not_fit(hps_folder):
     with pytest.raises(RewardError, match=r"v2\.0, v2\.1"):
         load("hps", hps_folder, version="v3")
-    with pytest.raises(RewardError, match=r"HPS_v2_compressed\.pt is missing"):
+    with pytest.raises(RewardError, match="lacks HPS_v2_compressed"):
         load("hps", hps_folder, version="v2.0", architecture=TINY_OPEN_CLIP)
     with pytest.raises(RewardError, match="does not fit"):
         load("hps", hps_folder, architecture=TINY_OPEN_CLIP | {"embed_dim": 8})
@@ -182,7 +193,7 @@ def test_hps_names_its_version_and_what_does_not_fit(hps_folder):
 def test_half_a_file_is_not_taken_for_whole(hps_folder):
     path = hps_folder / "hps" / "HPS_v2.1_compressed.pt"
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(RewardError, match="not whole"):
+    with pytest.raises(RewardError, match="has only a part of"):
         load("hps", hps_folder, architecture=TINY_OPEN_CLIP)
 
 
@@ -264,7 +275,7 @@ def test_an_obsolete_quirk_is_named(imagereward_folder, monkeypatch):
 # CLIP through transformers: PickScore, the aesthetic predictor, the CLIP score
 
 
-def write_clip(folder) -> CLIPModel:
+def write_clip(folder, seed: int) -> None:
     """A tiny CLIP as transformers saves it, with the embedded suite's vocabulary."""
     tokenizer = CLIPTokenizer.from_pretrained(card.PIPELINE / "tokenizer")
     part = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -274,19 +285,18 @@ def write_clip(folder) -> CLIPModel:
         "pad_token_id": tokenizer.pad_token_id,
     }  # fmt: skip
     vision = part | {"image_size": 224, "patch_size": 56}
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).eval()
     scramble(model)
     model.save_pretrained(folder)
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(card.PIPELINE / "tokenizer" / name, folder)
-    return model
 
 
 @pytest.fixture
 def clip_folder(tmp_path):
-    for name in ("pickscore", "clip-vit-large-patch14"):
-        write_clip(tmp_path / name)
+    for seed, name in enumerate(("pickscore", "clip-vit-large-patch14")):
+        write_clip(tmp_path / name, seed)
     torch.manual_seed(1)
     head = Head(16)
     (tmp_path / "aesthetic").mkdir()
@@ -307,14 +317,14 @@ def published_recipe(folder, image, prompts):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", ["pickscore", "clipscore"])
-def test_clip_rewards_are_the_published_recipe(name, size, clip_folder):
+@pytest.mark.parametrize(("name", "folder"), [("pickscore", "pickscore"), ("clipscore", "clip-vit-large-patch14")])
+def test_clip_rewards_are_the_published_recipe(name, folder, size, clip_folder):
     reward = load(name, clip_folder)
     image = picture(*size)
-    output, pixels = published_recipe(clip_folder / "pickscore", image, PROMPTS)
+    output, pixels = published_recipe(clip_folder / folder, image, PROMPTS)
     ours = reward(tensor(image).expand(2, -1, -1, -1), PROMPTS)
     expected = (output.image_embeds * output.text_embeds).sum(-1)
-    assert abs(expected[0] - expected[1]) > 0.1
+    assert abs(expected[0] - expected[1]) > 0.01
     same_size = size == (224, 224)
     torch.testing.assert_close(ours, expected, atol=1e-5 if same_size else 1e-3, rtol=0)
     difference = (normalise(cover_and_crop(tensor(image), 224))[0] - pixels).abs()
@@ -345,7 +355,7 @@ def test_the_aesthetic_rating_is_the_published_head(clip_folder, monkeypatch):
     head = quirks.wheel_module("models.AestheticScore").MLP(16)
     head.load_state_dict(torch.load(clip_folder / "aesthetic" / HEAD))
     image = picture(224, 224)
-    output, _ = published_recipe(clip_folder / "pickscore", image, PROMPTS)
+    output, _ = published_recipe(clip_folder / "clip-vit-large-patch14", image, PROMPTS)
     expected = head.eval()(output.image_embeds)[:, 0]
     torch.testing.assert_close(load("aesthetic", clip_folder)(tensor(image), PROMPTS[:1]), expected, atol=1e-5, rtol=0)
 
@@ -365,5 +375,38 @@ def test_missing_weights_are_not_drawn_at_random(clip_folder):
     with pytest.raises(RewardError, match=r"lacks text_projection\.weight"):
         load("pickscore", clip_folder)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(RewardError, match="not whole"):
+    with pytest.raises(RewardError, match="has only a part of"):
         load("pickscore", clip_folder)
+
+
+# The check
+
+
+def test_the_check_scores_what_is_there_and_names_what_is_missing(clip_folder, tmp_path):
+    golden = tmp_path / "golden.json"
+    command = ["check", "--weights", str(clip_folder), "--golden", str(golden)]
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 0, first.output
+    assert first.output.count("no recorded score") == 3  # the aesthetic rating, PickScore, the CLIP score
+    missing = [line for line in first.output.splitlines() if " lacks " in line]
+    assert [line.split(":")[0] for line in missing] == ["hps", "hps", "imagereward"]
+
+    assert CliRunner().invoke(app, [*command, "--record"]).exit_code == 0
+    again = CliRunner().invoke(app, command)
+    assert (again.exit_code, again.output.count("as recorded")) == (0, 3)
+
+    recorded = json.loads(golden.read_text())
+    key = next(key for key, entry in recorded.items() if entry["reward"] == "pickscore")
+    assert key == hashlib.sha256((clip_folder / "pickscore" / "model.safetensors").read_bytes()).hexdigest()
+    recorded[key]["scores"]["disc"] += 0.01
+    golden.write_text(json.dumps(recorded))
+    wrong = CliRunner().invoke(app, command)
+    assert wrong.exit_code == 1
+    assert "differs by 0.0100" in wrong.output
+
+
+def test_the_checks_images_are_images():
+    for prompt, image in images().values():
+        assert prompt
+        assert image.shape[0] == 3
+        assert 0 <= image.min() < image.max() <= 1

@@ -39,7 +39,7 @@ class Aesthetic(Reward):
     """The aesthetic rating."""
 
     name = "aesthetic"
-    version = "v2-sac+logos+ava1-l14-linearMSE"
+    version = "sac+logos+ava1-l14-linearMSE"
     scale = "rating, 1 to 10"
     differentiable = True
 

@@ -15,8 +15,8 @@ from .weights import WeightFile, require
 
 def clip_files(folder: str, model: str, tokenizer: str, size: str) -> list[WeightFile]:
     """The files of a CLIP in one folder: model and configuration of one hub repository, vocabulary of another."""
-    parts = {"config.json": (model, "5 kB"), "model.safetensors": (model, size)}
-    parts |= {"vocab.json": (tokenizer, "1 MB"), "merges.txt": (tokenizer, "0.5 MB")}
+    parts = {"config.json": (model, ""), "model.safetensors": (model, size)}
+    parts |= {"vocab.json": (tokenizer, ""), "merges.txt": (tokenizer, "")}
     return [WeightFile(f"{folder}/{name}", source, size) for name, (source, size) in parts.items()]
 
 

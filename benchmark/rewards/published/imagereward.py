@@ -62,7 +62,7 @@ class ImageReward(Reward):
     def files() -> list[WeightFile]:
         return [
             WeightFile("imagereward/ImageReward.pt", "THUDM/ImageReward", "about 1.8 GB"),
-            WeightFile("imagereward/vocab.txt", "google-bert/bert-base-uncased", "0.2 MB"),
+            WeightFile("imagereward/vocab.txt", "google-bert/bert-base-uncased", ""),
         ]
 
     def to(self, device: torch.device | str) -> ImageReward:

@@ -25,7 +25,7 @@ class WeightFile:
 
     path    below the weights folder
     source  where it is published: a hub repository, or an address
-    size    in words
+    size    in words; "" if it is next to nothing
     """
 
     path: str
@@ -35,21 +35,33 @@ class WeightFile:
     def at(self, folder: Path) -> Path:
         return Path(folder) / self.path
 
-    def remedy(self, folder: Path) -> str:
-        target = self.at(folder)
-        if self.source.startswith("https://"):
-            return f"download {self.source} ({self.size}) to {target}"
-        return f"hf download {self.source} {target.name} --local-dir {target.parent} ({self.size})"
-
 
 def require(reward: str, files: list[WeightFile], folder: Path) -> None:
-    """Raise RewardError, one sentence, for the first file that is missing or not whole; nothing is read yet."""
+    """Raise RewardError, one sentence, if files are missing or not whole; nothing is loaded yet."""
+    absent = [file for file in files if not file.at(folder).is_file()]
+    broken = [file for file in files if file not in absent and not _whole(file.at(folder))]
+    problems = [
+        f"{target} {verb} {', '.join(file.at(folder).name for file in group if file.at(folder).parent == target)}"
+        for group, verb in ((absent, "lacks"), (broken, "has only a part of"))
+        for target in dict.fromkeys(file.at(folder).parent for file in group)
+    ]
+    if problems:
+        raise RewardError(f"{reward}: {' and '.join(problems)}: {_remedy(absent + broken, folder)}")
+
+
+def _remedy(files: list[WeightFile], folder: Path) -> str:
+    """The commands that download files, and how large the files are."""
+    commands: dict[tuple[str, Path], list[str]] = {}
     for file in files:
-        path = file.at(folder)
-        if not path.is_file():
-            raise RewardError(f"{reward}: {path} is missing: {file.remedy(folder)}")
-        if not _whole(path):
-            raise RewardError(f"{reward}: {path} is not whole, an interrupted download: {file.remedy(folder)}")
+        commands.setdefault((file.source, file.at(folder).parent), []).append(file.at(folder).name)
+    steps = [
+        f"curl -L --create-dirs -o '{target / names[0]}' {source}"
+        if source.startswith("https://")
+        else f"hf download {source} {' '.join(names)} --local-dir {target}"
+        for (source, target), names in commands.items()
+    ]
+    sizes = ", ".join(file.size for file in files if file.size)
+    return " && ".join(steps) + f" ({sizes})" * bool(sizes)
 
 
 def _whole(path: Path) -> bool:
@@ -58,6 +70,11 @@ def _whole(path: Path) -> bool:
     Other formats say nothing about their length; an empty file is never whole.
     """
     size = path.stat().st_size
+    if path.suffix == ".json":
+        try:
+            return bool(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError:
+            return False
     with path.open("rb") as file:
         start = file.read(8)
         if path.suffix == ".safetensors":
