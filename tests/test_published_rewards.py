@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 from typer.testing import CliRunner
 
+from benchmark.ledger import measure
 from benchmark.rewards import RewardError
 from benchmark.rewards.__main__ import app
 from benchmark.rewards.published import PUBLISHED, load
@@ -179,6 +180,14 @@ def test_hps_gradient(hps_folder, hpsv2_scorer):
     torch.testing.assert_close(*(torch.autograd.grad(s, image)[0] for s in (reward(image, PROMPTS[:1]).sum(), score)))
     assert (reward.version, reward.differentiable) == ("v2.1", True)
     assert_gradient(reward, reward.network, tensor(picture(100, 150)))
+
+
+def test_hps_costs_the_same_forward_with_and_without_gradient(hps_folder):
+    reward = load("hps", hps_folder, architecture=TINY_OPEN_CLIP)
+    image = tensor(picture(224, 224))
+    forward, _ = measure(lambda: reward(image, PROMPTS[:1]), [])
+    image.requires_grad_()
+    assert measure(lambda: reward(image, PROMPTS[:1]), [image])[0] == forward
 
 
 def test_hps_names_its_version_and_what_does_not_fit(hps_folder):

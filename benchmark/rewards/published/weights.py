@@ -99,7 +99,7 @@ def read(reward: str, path: Path) -> dict[str, torch.Tensor]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the reader of a foreign file raises
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RewardError(f"{reward}: {path} cannot be read ({first}): delete it and download it again") from None
+        raise RewardError(f"{reward}: {path} cannot be read as tensors ({first}): download it again") from None
 
 
 def assign(reward: str, network: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
