@@ -30,20 +30,16 @@ def _paint(image: torch.Tensor, mask: torch.Tensor, colour: tuple[float, float, 
 
 
 def images() -> dict[str, tuple[str, torch.Tensor]]:
-    """Name -> prompt and image (1, 3, H, W), one square, one wide, one tall and smaller than the models' input."""
-    white = torch.ones(3, 512, 512)
-    sky = torch.tensor([0.2, 0.4, 0.8]).view(3, 1, 1) + torch.linspace(0, 0.2, 384).view(1, -1, 1) * torch.ones(
-        3, 1, 640
-    )
-    sea = (torch.arange(384) > 250).float().view(-1, 1).expand(-1, 640)
-    board = ((torch.arange(200).view(-1, 1) // 20 + torch.arange(120) // 20) % 2).float().expand(3, -1, -1)
+    """Name -> prompt and image (3, H, W), one square, one wide, one tall and smaller than the models' input."""
+    white, blue = torch.ones(3, 512, 512), torch.tensor([0.2, 0.4, 0.8]).view(3, 1, 1).expand(3, 384, 640)
+    sky = blue + torch.linspace(0, 0.2, 384).view(-1, 1)
+    sea = (torch.arange(384) > 250).float().view(-1, 1)
+    evening = _paint(_paint(sky, _disc(384, 640, 0.6, 0.8, 0.15), (1.0, 0.8, 0.3)), sea, (0.05, 0.15, 0.4))
+    board = (torch.arange(200).view(-1, 1) // 20 + torch.arange(120) // 20) % 2
     return {
         "disc": ("a red circle on a white background", _paint(white, _disc(512, 512, 0.5, 0.5, 0.3), (0.9, 0.1, 0.1))),
-        "sunset": (
-            "a sunset over the sea",
-            _paint(_paint(sky, _disc(384, 640, 0.6, 0.8, 0.15), (1.0, 0.8, 0.3)), sea, (0.05, 0.15, 0.4)),
-        ),
-        "board": ("a chessboard", board),
+        "sunset": ("a sunset over the sea", evening),
+        "board": ("a chessboard", board.float().expand(3, -1, -1)),
     }
 
 

@@ -122,8 +122,11 @@ def wheel_module(name: str) -> types.ModuleType:
         folder = Path(importlib.util.find_spec("ImageReward").submodule_search_locations[0])
         _package(_PRIVATE, folder)
         _package(f"{_PRIVATE}.models", folder / "models")
-        with _modeling_utils(), _fairscale():
-            importlib.import_module(f"{_PRIVATE}.ImageReward")
+        try:
+            with _modeling_utils(), _fairscale():
+                importlib.import_module(f"{_PRIVATE}.ImageReward")
+        except ImportError as error:
+            raise RewardError(f"imagereward: image-reward cannot be imported here ({error})") from None
         _mend_bert(sys.modules[f"{_PRIVATE}.models.BLIP.med"].BertModel)
     return importlib.import_module(f"{_PRIVATE}.{name}")
 
