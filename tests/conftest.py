@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import benchmark  # noqa: F401  before diffusers, see benchmark/torchvision_quirk.py
+
+# isort: split
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel

@@ -8,6 +8,7 @@ from diffusers import StableDiffusionPipeline
 
 from benchmark import suites
 from benchmark.diffusion import Executor, Policy, sampler_plan
+from benchmark.ledger import measure
 from benchmark.suites import SuiteError
 from benchmark.suites.mini import card, check, world
 
@@ -94,3 +95,14 @@ def test_a_damaged_file_is_named(damage, word, tmp_path, monkeypatch):
         suites.find("mini").check()
     assert "\n" not in str(error.value)
     assert "python -m benchmark.suites.mini.rewards --only hps" in str(error.value)
+
+
+def test_a_reward_costs_the_same_with_and_without_gradient(suite):
+    """PyTorch's fused attention without gradient would hide most of a reward's operations from the counter."""
+    plain = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with_gradient = plain.clone().requires_grad_()
+    for name in suite.reward_names():
+        reward = suite.reward(name)
+        without, _ = measure(lambda reward=reward: reward(plain, ["a red circle"]), [])
+        forward, _ = measure(lambda reward=reward: reward(with_gradient, ["a red circle"]), [with_gradient])
+        assert without == forward, name

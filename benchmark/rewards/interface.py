@@ -9,6 +9,10 @@ import torch
 from ..ledger import Ledger, measure
 
 
+class RewardError(Exception):
+    """A reward's package or weights are missing or unfit; the message is one line that says what to do."""
+
+
 class Reward(abc.ABC):
     """Scores images for prompts; higher is better.
 
