@@ -115,7 +115,7 @@ def test_a_method_is_its_cells_alone(changed):
 
 
 def test_a_new_protocol_is_every_cells(changed):
-    clone = changed("benchmark/protocol.py", lambda text: text.replace("VERSION = 1", "VERSION = 2"))
+    clone = changed("benchmark/protocol.py", lambda text: text.replace("PROTOCOL_VERSION = ", "PROTOCOL_VERSION = 1"))
     assert stale(clone) >= CELLS
 
 
