@@ -23,7 +23,6 @@ from .diffusion import Executor, Plan, Policy, sampler_plan
 from .evaluation import VARIED, VARIED_ON_CURVE, Evaluation, evaluate
 from .pictures import before_and_after, thumbnails
 from .protocol import PROTOCOL_VERSION
-from .slots import SLOTS_FILE
 from .trainer import LOG_COLUMNS, Diverged, Trainer
 
 ROOT = Path(__file__).parent
@@ -305,7 +304,9 @@ class Cell:
         self.policy.save_lora(self.folder / "lora")
         if len(self.policy.slots) > 1:
             active = {t: self.method.slots_at(t, self.executor.timesteps) for t in self.executor.timesteps}
-            records.write_json(self.folder / "lora" / SLOTS_FILE, {str(t): slots for t, slots in active.items()})
+            records.write_json(
+                self.folder / "lora" / records.SLOTS_FILE, {str(t): slots for t, slots in active.items()}
+            )
         self.console.print("evaluating the tuned model")
         after = self._evaluate(self.method.sampler_plan(self.executor.timesteps))
         self._add_point(self.config.settings.curve_points, after, before)

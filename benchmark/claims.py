@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from .profile import ProfileError
 from .results import Results
-from .statistics import Interval, crossed_interval, probability_of_improvement, stratified_bootstrap, time_to_target
+from .statistics import Interval, crossed_interval, geometric_mean, probability_of_improvement, time_to_target
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not measured", "yes", "no"]
 
@@ -198,22 +197,14 @@ def time_to_target_ratio(results: Results, rule: Rule) -> Iterator[Comparison]:
         if any(f is None or len(f[0]) < 2 for f in found):
             yield Comparison(f"{of} against {over}", None, "; ".join(notes) or "fewer than two seeds")
             continue
-        logs = [np.log(ratios) for ratios, _ in found]
-        interval = stratified_bootstrap(logs, lambda tasks: float(np.mean([t.mean() for t in tasks])))
-        whole = not notes
+        interval, whole = geometric_mean([ratios for ratios, _ in found]), not notes
         censored = sum(int(c.sum()) for _, c in found)
         if censored:
-            notes.append(f"{censored} of {sum(map(len, logs))} runs never reached it: an upper bound")
-        yield Comparison(f"{of} against {over}", Interval(*np.exp(interval)), "; ".join(notes), whole)
+            notes.append(f"{censored} of {sum(len(c) for _, c in found)} runs never reached it: an upper bound")
+        yield Comparison(f"{of} against {over}", interval, "; ".join(notes), whole)
 
 
 # -- measures on the probes
-
-
-def _gradient_row(table: pd.DataFrame, step: int, method: str) -> pd.Series | None:
-    rows = table[(table.reference_step == step) & (table.method == method) & (table.progress == 0)]
-    rows = rows[rows.slot.astype(str) == "all"]
-    return None if rows.empty else rows.iloc[0]
 
 
 def _gradient(results: Results, method: str, figure: str) -> Iterator[tuple[int, Interval | None]]:
@@ -221,9 +212,10 @@ def _gradient(results: Results, method: str, figure: str) -> Iterator[tuple[int,
     if table is None:
         yield 0, None
         return
+    whole = table[(table.method == method) & (table.progress == 0) & (table.slot == "all")]
     for step in sorted(table.reference_step.unique()):
-        row = _gradient_row(table, step, method)
-        yield step, None if row is None else Interval(row[figure], row[f"{figure}_low"], row[f"{figure}_high"])
+        rows = whole.loc[whole.reference_step == step, [figure, f"{figure}_low", f"{figure}_high"]]
+        yield step, None if rows.empty else Interval(*rows.iloc[0])
 
 
 def gradient_value(results: Results, rule: Rule) -> Iterator[Comparison]:

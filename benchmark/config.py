@@ -17,7 +17,7 @@ from methods import Method
 
 from . import suites
 from .profile import Profile, ProfileError, rate_file, read_rates
-from .records import file_name
+from .records import run_folder
 from .rewards import canonical
 
 
@@ -111,11 +111,11 @@ class RunConfig(BaseModel):
             suite=self.suite, method=self.method, reward=self.reward, seed=self.seed, device=self.device,
             budget=suites.find(self.suite).standard_budget, options=methods.find(self.method)().model_dump(mode="json"),
         )  # fmt: skip
-        name = f"seed-{self.seed}"
+        seed = str(self.seed)
         if self != standard:
             text = json.dumps(self.model_dump(mode="json", exclude={"device"}), sort_keys=True)
-            name += "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
-        return root / self.suite / file_name(self.reward) / self.method.replace(":", ".") / name
+            seed += "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+        return run_folder(root, self.suite, self.reward, self.method.replace(":", "."), seed)
 
 
 def _value(text: str):
@@ -188,11 +188,10 @@ def resolve(
 
 
 def resolve_cell(
-    params: Path, suite: str, variant: str, reward: str, seed: int, device: str, out: Path,
+    profile: Profile, suite: str, variant: str, reward: str, seed: int, device: str, out: Path,
 ) -> tuple[RunConfig, Path]:  # fmt: skip
     """The configuration and folder of a profile's variant, with its tuned learning rate from below ``out``."""
     try:
-        profile = Profile.read(params)
         rates = read_rates(rate_file(out, suite, reward))
     except ProfileError as error:
         raise InputError(str(error)) from None
@@ -202,11 +201,11 @@ def resolve_cell(
     if variant not in rates:
         raise InputError(
             f"{rate_file(out, suite, reward)} has no rate for {variant}; run "
-            f"python -m benchmark.tune --params {params} --reward {reward} --method {variant} --out {out}"
+            f"python -m benchmark.tune --reward {reward} --method {variant} --out {out}"
         )
     overrides = [*profile.overrides(variant), f"learning_rate={rates[variant]}"]
     config = resolve(suite, profile.method(variant), reward, seed, profile.budget, device, None, overrides)
-    return config, out / suite / file_name(config.reward) / variant / f"seed-{seed}"
+    return config, run_folder(out, suite, config.reward, variant, seed)
 
 
 def split_variant(text: str) -> tuple[str, list[str]]:

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from .profile import Profile, ProfileError
-from .records import file_name, read_json, write_text
+from .records import SLOTS_FILE, file_name, read_json, write_text
 from .results import Results
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -97,7 +97,7 @@ def main(
             target = results / "loras" / suite / file_name(reward) / variant
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(source, target)
-            write_text(target / "README.md", card(variant, run, target, (source / "slots.json").exists()))
+            write_text(target / "README.md", card(variant, run, target, (source / SLOTS_FILE).exists()))
             made += 1
     console.print(f"{made} LoRAs with cards in {results / 'loras' / suite / file_name(reward)}")
     raise typer.Exit(0 if made else 1)

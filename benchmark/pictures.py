@@ -14,11 +14,10 @@ from .config import RunConfig
 from .diffusion import Executor
 from .evaluation import Evaluation
 from .ledger import Ledger
+from .records import SAMPLES
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-
-SAMPLES = 8
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .records import file_name
+from .records import file_name, run_folder
 
 
 class ProfileError(Exception):
@@ -31,7 +31,7 @@ class CellKey(NamedTuple):
     stage: str
 
     def folder(self, root: Path) -> Path:
-        return root / self.suite / file_name(self.reward) / self.variant / f"seed-{self.seed}"
+        return run_folder(root, self.suite, self.reward, self.variant, self.seed)
 
 
 class Group(BaseModel):

@@ -5,6 +5,7 @@ runs, curves, problems = read_tree("results")
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -115,11 +116,18 @@ def read_tree(root: str | Path) -> Tables:
     )  # fmt: skip
 
 
+@functools.lru_cache(maxsize=1024)
+def _scores(path: Path, changed: int) -> pd.DataFrame:
+    """A run's scores.csv as it was at ``changed``: tables, verdicts and figures ask for it again and again."""
+    return pd.read_csv(path)
+
+
 def paired_scores(folders: list[str], column: str, split: str) -> np.ndarray:
     """Change of a score from before to after tuning, (runs, prompts); the runs must have the same prompts."""
     changes, prompts = [], None
     for folder in folders:
-        scores = pd.read_csv(Path(folder) / "scores.csv")
+        path = Path(folder) / "scores.csv"
+        scores = _scores(path, path.stat().st_mtime_ns)
         wide = scores[scores.split == split].groupby("when")
         before, after = (wide.get_group(when).reset_index(drop=True) for when in ("before", "after"))
         prompts = list(before.prompt) if prompts is None else prompts

@@ -31,6 +31,8 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 
 RECORD_VERSION = 3
+SAMPLES = 8  # prompts in samples.jpg and before_after.png
+SLOTS_FILE = "slots.json"  # in lora/ of a method with several slots: timestep -> the slots that are on there
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "pandas")
 
 Status = Literal["done", "diverged", "failed", "interrupted"]
@@ -80,6 +82,11 @@ class Summary(BaseModel):
 def file_name(reward: str) -> str:
     """A reward's name or expression as the name of a file or folder."""
     return re.sub(r"[^\w.+-]", "", reward.replace("*", "x"))[:120]
+
+
+def run_folder(root: Path, suite: str, reward: str, name: str, seed: int | str) -> Path:
+    """``root/suite/reward/name/seed-n``: where a run's records lie; ``name`` is its method or variant."""
+    return root / suite / file_name(reward) / name / f"seed-{seed}"
 
 
 def _part(path: Path) -> Path:

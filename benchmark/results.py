@@ -110,16 +110,16 @@ class Results:
 
     # -- the probes; None where they were not made
 
-    def _table(self, *path: str) -> pd.DataFrame | None:
+    def _table(self, *path: str, **options) -> pd.DataFrame | None:
         try:
-            return pd.read_csv(self.root.joinpath(self.suite, *path))
+            return pd.read_csv(self.root.joinpath(self.suite, *path), **options)
         except (OSError, ValueError):
             return None
 
     @cached_property
     def gradients(self) -> pd.DataFrame | None:
         """Figures of gradient estimates (``benchmark.gradients``) on the profile's reward."""
-        return self._table("gradients", f"{file_name(self.profile.gradients.reward)}.csv")
+        return self._table("gradients", f"{file_name(self.profile.gradients.reward)}.csv", dtype={"slot": str})
 
     def jumps(self, spacing: str = "leading") -> pd.DataFrame | None:
         """Errors of the few-step model's jumps and of naive ones (``benchmark.shortcut``)."""

@@ -29,6 +29,7 @@ from . import records, suites
 from .cell import Cell, finished, identity
 from .config import InputError, RunConfig, read_prompts, resolve, resolve_cell
 from .diffusion import describe
+from .profile import Profile, ProfileError
 from .suites import Suite, SuiteError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -249,12 +250,12 @@ def main(
         else:
             if budget or prompts or set_:
                 raise InputError("--params decides budget, prompts and settings; leave out --budget, --prompts, --set")
-            config, folder = resolve_cell(params, suite, method, reward, seed, device, out)
+            config, folder = resolve_cell(Profile.read(params), suite, method, reward, seed, device, out)
         if help_method:
             print_method(config.method, methods.find(config.method))
             raise typer.Exit(0)
         code = launch(config, out, track, checkpoint_seconds, dry_run, force, replace, folder)
-    except (InputError, SuiteError) as error:
+    except (InputError, ProfileError, SuiteError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     raise typer.Exit(code)

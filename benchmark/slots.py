@@ -15,7 +15,7 @@ from pathlib import Path
 from diffusers import StableDiffusionPipeline
 from torch.utils.hooks import RemovableHandle
 
-SLOTS_FILE = "slots.json"  # timestep -> the slots that are on there
+from .records import SLOTS_FILE
 
 
 def attach_slots(pipeline: StableDiffusionPipeline, folder: str | Path) -> RemovableHandle:

@@ -84,6 +84,18 @@ def stratified_bootstrap(
     return Interval(float(statistic(tasks)), float(low), float(high))
 
 
+def geometric_mean(tasks: list[np.ndarray]) -> Interval:
+    """Geometric mean of positive values, all tasks (seeds,) weighing the same, with a stratified bootstrap interval.
+
+    A single value has no interval: its ends are NaN.
+    """
+    logs = [np.log(np.asarray(task, float)) for task in tasks]
+    interval = stratified_bootstrap(logs, lambda drawn: float(np.mean([task.mean() for task in drawn])))
+    value, low, high = np.exp(interval)
+    known = sum(map(len, logs)) > 1
+    return Interval(float(value), float(low) if known else np.nan, float(high) if known else np.nan)
+
+
 def bootstrap_mean(values: np.ndarray, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
     """Percentile interval of the mean of many independent values (N,); NaNs are left out."""
     values = np.asarray(values, float)

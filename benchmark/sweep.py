@@ -112,7 +112,7 @@ def profile_jobs(profile: Profile, params: Path, device: str, out: Path, wanted:
     for key in profile.cells():
         place = key._asdict() | {"group": key.stage.partition("@")[0]}
         if all(not values or place[name] in values for name, values in wanted.items()):
-            config, folder = resolve_cell(params, key.suite, key.variant, key.reward, key.seed, device, out)
+            config, folder = resolve_cell(profile, key.suite, key.variant, key.reward, key.seed, device, out)
             found[key.stage] = Job(key.variant, config, out, "", params, folder)
     if not found:
         raise InputError(f"{params} has no such cell; see its groups, or leave out a filter")

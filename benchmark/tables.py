@@ -25,7 +25,7 @@ from .claims import efficiency, judge, markdown, read_claims
 from .profile import Profile, ProfileError
 from .records import write_json, write_text
 from .results import Results
-from .statistics import Interval, crossed_interval, iqm, stratified_bootstrap
+from .statistics import Interval, crossed_interval, geometric_mean, iqm
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
@@ -295,15 +295,11 @@ def time_to_target(results: Results) -> Table:
                 line[reward] = NOT_MEASURED
                 continue
             ratios, censored = found
-            value = float(np.exp(np.log(ratios).mean()))
-            ends = (
-                Interval(*np.exp(stratified_bootstrap([np.log(ratios)], lambda t: float(t[0].mean()))))
-                if len(ratios) > 1 else Interval(value, np.nan, np.nan)
-            )  # fmt: skip
-            rows.append({"against": other, "reward": reward, "seeds": len(ratios), "ratio": value, "low": ends.low,
-                         "high": ends.high, "never_reached": int(censored.sum())})  # fmt: skip
+            mean = geometric_mean([ratios])
+            rows.append({"against": other, "reward": reward, "seeds": len(ratios), "ratio": mean.value, "low": mean.low,
+                         "high": mean.high, "never_reached": int(censored.sum())})  # fmt: skip
             bound = "< " if censored.all() else "<= " if censored.any() else ""
-            line[reward] = f"{bound}{value:.2f} ({int(censored.sum())} of {len(ratios)} never)"
+            line[reward] = f"{bound}{mean.value:.2f} ({int(censored.sum())} of {len(ratios)} never)"
         shown.append(line)
     return Table(
         "time_to_target", f"Time to target, suite {results.suite}",

@@ -20,18 +20,14 @@ from . import FIGURES, find, style
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-class InputError(Exception):
-    """What was asked for cannot be done; the message is one line."""
-
-
 def read(params: Path, results: Path, suite: str | None) -> Results:
-    """The records of the suite, the profile's first one unless named. Raises InputError, ProfileError."""
+    """The records of the suite, the profile's first one unless named. Raises ProfileError."""
     profile = Profile.read(params)
     suite = suite or profile.suites[0]
     if suite not in profile.suites:
-        raise InputError(f"unknown suite {suite!r}; {params} has: {', '.join(profile.suites)}")
+        raise ProfileError(f"unknown suite {suite!r}; {params} has: {', '.join(profile.suites)}")
     if not results.is_dir():
-        raise InputError(f"no folder {results}; give the folder that holds the suites' records with --results")
+        raise ProfileError(f"no folder {results}; give the folder that holds the suites' records with --results")
     return Results.read(results, profile, suite)
 
 
@@ -60,13 +56,13 @@ def main(
     try:
         unknown = [name for name in only or [] if name not in FIGURES]
         if unknown:
-            raise InputError(f"unknown figure {unknown[0]!r}; valid: {', '.join(FIGURES)}")
+            raise ProfileError(f"unknown figure {unknown[0]!r}; valid: {', '.join(FIGURES)}")
         records = read(params, results, suite)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cannot make the folder {out} ({error.strerror})") from None
-    except (InputError, ProfileError) as error:
+            raise ProfileError(f"cannot make the folder {out} ({error.strerror})") from None
+    except ProfileError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     print(f"suite {records.suite}: {len(records.runs)} runs, {len(records.missing)} cells without one, "

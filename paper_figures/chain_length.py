@@ -29,7 +29,7 @@ def chain_length(method: str) -> int | None:
 
 
 def by_length(table: pd.DataFrame) -> pd.DataFrame:
-    table = table[(table.slot.astype(str) == "all") & (table.progress == 0)]
+    table = table[(table.slot == "all") & (table.progress == 0)]
     table = table.assign(k=[chain_length(method) for method in table.method]).dropna(subset="k")
     return table.sort_values(["reference_step", "k"])
 

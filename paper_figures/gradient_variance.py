@@ -29,7 +29,7 @@ def label(row) -> str:
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """The whole gradient of every method in its first phase, ShortFT's other stages after it, options beside theirs."""
-    table = table[(table.slot.astype(str) == "all") & ((table.progress == 0) | (table.method == "shortft"))]
+    table = table[(table.slot == "all") & ((table.progress == 0) | (table.method == "shortft"))]
     table = table.assign(label=[label(row) for row in table.itertuples()])
     order = [name for base in dict.fromkeys(name.split()[0] for name in table.method)
              for name in dict.fromkeys(table.method) if name.split()[0] == base]  # fmt: skip

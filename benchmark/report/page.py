@@ -19,13 +19,12 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from ..claims import Claim, judge
-from ..records import read_json
+from ..records import SAMPLES, read_json
 from ..results import Results
 from ..tables import Table, build
 
 HERE = Path(__file__).parent
 MODULES = HERE.parents[1] / "paper_figures"
-SAMPLES = 8  # pictures.SAMPLES, which cannot be imported without torch
 BAR = 200  # width of an interval's drawing
 
 

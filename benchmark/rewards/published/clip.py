@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
-from ..interface import RewardError
+from ..interface import Reward, RewardError
 from .preprocess import cover_and_crop, normalise
 from .weights import WeightFile, require
 
@@ -59,3 +60,21 @@ class Clip:
 
     def cosines(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         return (self.images(images) * self.texts(prompts)).sum(-1)
+
+
+class ClipReward(Reward):
+    """A reward that is a CLIP's cosine of image and prompt; a subclass names its files."""
+
+    def __init__(self, folder: Path):
+        self.clip = Clip(self.name, self.files(), folder)
+
+    @staticmethod
+    @abc.abstractmethod
+    def files() -> list[WeightFile]: ...
+
+    def to(self, device: torch.device | str) -> ClipReward:
+        self.clip.network.to(device)
+        return self
+
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        return self.clip.cosines(images, prompts)

@@ -6,33 +6,17 @@ Not trained on preferences. CLIPScore as published (Hessel et al., EMNLP 2021) i
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
-
-from ..interface import Reward
-from .clip import VIT_L_14, Clip
+from .clip import VIT_L_14, ClipReward
 from .weights import WeightFile
 
 
-class ClipScore(Reward):
+class ClipScore(ClipReward):
     """The CLIP cosine."""
 
     name = "clipscore"
     version = "openai-vit-l-14"
     scale = "cosine, -1 to 1, about 0.2 to 0.3"
-    differentiable = True
-
-    def __init__(self, folder: Path):
-        self.clip = Clip("clipscore", self.files(), folder)
 
     @staticmethod
     def files() -> list[WeightFile]:
         return VIT_L_14
-
-    def to(self, device: torch.device | str) -> ClipScore:
-        self.clip.network.to(device)
-        return self
-
-    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        return self.clip.cosines(images, prompts)

@@ -10,7 +10,6 @@ mixed precision, which the package uses on GPUs; in bfloat16 a score moves by ab
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import torch
@@ -66,18 +65,6 @@ class HPS(Reward):
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         weight = self.network.positional_embedding
         pixels = normalise(fit_and_pad(images, self.size)).to(weight.dtype)
-        with _counted_attention():
-            image = self.network.encode_image(pixels, normalize=True)
-            text = self.network.encode_text(self.tokenize(prompts).to(weight.device), normalize=True)
+        image = self.network.encode_image(pixels, normalize=True)
+        text = self.network.encode_text(self.tokenize(prompts).to(weight.device), normalize=True)
         return (image * text).sum(-1)
-
-
-@contextlib.contextmanager
-def _counted_attention():
-    """Without gradient, PyTorch runs an attention layer as one operation, which no FLOP counter sees into."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)

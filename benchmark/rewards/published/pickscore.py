@@ -9,33 +9,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from ..interface import Reward
-from .clip import Clip, clip_files
+from .clip import ClipReward, clip_files
 from .weights import WeightFile
 
 
-class PickScore(Reward):
+class PickScore(ClipReward):
     """PickScore_v1. ``logit_scale`` turns a score into the published logit."""
 
     name = "pickscore"
     version = "v1"
     scale = "cosine, -1 to 1, about 0.2; published x exp(logit_scale), about 100"
-    differentiable = True
 
     def __init__(self, folder: Path):
-        self.clip = Clip("pickscore", self.files(), folder)
+        super().__init__(folder)
         self.logit_scale = self.clip.network.logit_scale.exp().item()
 
     @staticmethod
     def files() -> list[WeightFile]:
         vocabulary = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
         return clip_files("pickscore", "yuvalkirstain/PickScore_v1", vocabulary, "3.9 GB")
-
-    def to(self, device: torch.device | str) -> PickScore:
-        self.clip.network.to(device)
-        return self
-
-    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        return self.clip.cosines(images, prompts)
