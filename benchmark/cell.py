@@ -50,7 +50,7 @@ def identity(config: RunConfig) -> dict:
         "config": config.model_dump(mode="json"),
         "protocol": PROTOCOL_VERSION,
         "method": _digest(methods.source(config.method)),
-        "weights": suites.find(config.suite).fingerprint(config.build_method().needs_shortcut),
+        "weights": config.build_suite().fingerprint(config.build_method().needs_shortcut),
         "prompts": _digest(*([Path(config.prompts)] if config.prompts else [])),
         "code": code_fingerprint(),
     }
@@ -67,7 +67,9 @@ def finished(folder: Path, config: RunConfig) -> records.Summary | None:
 def build_executor(suite: suites.Suite, settings: Settings, slots: int, shortcut: bool, seed: int) -> Executor:
     """The executor of a loaded suite's base model, to which it adds ``slots`` LoRA slots in place."""
     few_step = suite.shortcut if shortcut else None  # first: a copy of the UNet as it is
-    policy = Policy(suite.pipeline.unet, few_step, slots, settings.rank, seed)
+    policy = Policy(suite.pipeline.unet, few_step, slots, settings.rank, seed, lora=suite.lora)
+    if settings.compile:
+        policy.compile()
     return Executor(
         policy, suite.pipeline.vae, suite.pipeline.scheduler, suite.embed([""]),
         settings.guidance_scale or suite.guidance_scale, suite.shortcut_guidance_scale, suite.steps, settings.spacing,
@@ -96,7 +98,7 @@ class Cell:
             cpu=config.device == "cpu", log_with=track, project_dir=folder if track else None
         )
         several = self.accelerator.num_processes > 1
-        self.suite = suites.find(config.suite).load(str(self.accelerator.device) if several else config.device)
+        self.suite = config.load_suite(str(self.accelerator.device) if several else None)
         self.method = config.build_method()
         settings = config.settings
         self.executor = build_executor(self.suite, settings, self.method.slots, self.method.needs_shortcut, config.seed)
@@ -127,7 +129,7 @@ class Cell:
             part = max(settings.test_prompts // 4, 1)
             prompts["combinations"] = self.suite.prompts("combinations", part)
             prompts["train"] = self.trainer.prompts[:part]
-        rewards = self.suite.reward_names()
+        rewards = self.suite.scored_rewards()
         if self.config.reward not in rewards:
             rewards = [*rewards, self.config.reward]
         varied = VARIED_ON_CURVE if curve else VARIED
@@ -160,10 +162,10 @@ class Cell:
         """The base model's evaluation: made once per suite and kept beside the runs."""
         settings, suite = self.config.settings, self.suite
         reward = self.config.reward
-        extra = None if reward in suite.reward_names() else [reward, suite.reward(reward).version]
+        extra = None if reward in suite.scored_rewards() else [reward, suite.reward(reward).version]
         key = [suite.fingerprint(False), self.executor.guidance_scale, self.executor.timesteps, settings.test_prompts,
                settings.split, settings.train_prompts, identity(self.config)["prompts"], extra, code_fingerprint(),
-               torch.__version__, torch.get_num_threads(), self.config.device]  # fmt: skip
+               torch.__version__, torch.get_num_threads(), self.config.device, settings.precision]  # fmt: skip
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
         path = self.root / self.config.suite / "base" / f"{name}.pt"
         if path.exists():
@@ -253,6 +255,7 @@ class Cell:
             diversity_before=before.diversity, diversity_after=after and _finite(after.diversity),
             drift=after and _finite(after.drift(before)),
             peak_memory_mb=records.peak_memory_mb(self.config.device),
+            random_weights=self.suite.random_weights,
             prior_seconds=self.suite.prior_seconds(self.method.needs_shortcut, reward),
             heldout={name: pair(name) for name in others},
             combinations={name: pair(name, "combinations") for name in [reward, *(["oracle"] * oracle)]},

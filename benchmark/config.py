@@ -8,9 +8,9 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_serializer
 
 import methods
 from methods import Method
@@ -60,8 +60,24 @@ def _parseable(text: str) -> str:
     return text
 
 
-class Settings(BaseModel):
+class _Recorded(BaseModel):
+    """Written without the fields named here where they are at their default.
+
+    They were added when runs had been recorded: a run that says nothing of them is the same run as before.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_new_defaults(self, handler) -> dict:
+        usual = {name: type(self).model_fields[name].default for name in self.added}
+        return {name: value for name, value in handler(self).items() if name not in usual or value != usual[name]}
+
+
+class Settings(_Recorded):
     """What ``--set`` can change of a run besides the method's own options. Same for every method."""
+
+    added: ClassVar = ("micro_batch", "precision", "compile")
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,12 +94,16 @@ class Settings(BaseModel):
     split: Literal["test", "validation"] = Field("test", description="their split; tuning looks at validation only")
     curve_points: int = Field(8, ge=1, description="evaluations after the start, at equal shares of the budget")
     curve_prompts: int = Field(64, ge=1, description="held-out prompts of those before the end, the first of them all")
+    micro_batch: int | None = Field(None, ge=1, description="prompts at a time, where a batch does not fit into memory")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of denoiser, decoder and reward calls")
+    compile: bool = Field(False, description="run the denoiser as torch.compile makes it")
 
 
-class RunConfig(BaseModel):
+class RunConfig(_Recorded):
     """One cell of the matrix, resolved."""
 
     model_config = ConfigDict(frozen=True)
+    added: ClassVar = ("suite_options",)
 
     suite: str
     method: str
@@ -94,22 +114,32 @@ class RunConfig(BaseModel):
     prompts: str | None = None
     settings: Settings = Settings()
     options: dict = {}
+    suite_options: dict = {}
 
     def build_method(self) -> Method:
         return methods.find(self.method)(**self.options)
+
+    def build_suite(self) -> suites.Suite:
+        return suites.find(self.suite, **self.suite_options)
+
+    def load_suite(self, device: str | None = None) -> suites.Suite:
+        """The suite with its base model, on the run's device or another."""
+        return self.build_suite().load(device or self.device, self.settings.precision)
 
     def overrides(self) -> list[str]:
         """What ``--set`` has to be given to get this configuration: everything that is not a default."""
         usual = methods.find(self.method)().model_dump(mode="json")
         changed = {name: value for name, value in self.options.items() if value != usual[name]}
-        changed |= self.settings.model_dump(mode="json", exclude_defaults=True)
+        changed |= self.settings.model_dump(mode="json", exclude_defaults=True) | self.suite_options
         return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in changed.items()]
 
     def folder(self, root: Path) -> Path:
         """``root/suite/reward/method/seed-n``, with a hash of all that differs from the suite's standard run."""
+        suite = suites.find(self.suite)
         standard = RunConfig(
             suite=self.suite, method=self.method, reward=self.reward, seed=self.seed, device=self.device,
-            budget=suites.find(self.suite).standard_budget, options=methods.find(self.method)().model_dump(mode="json"),
+            budget=suite.standard_budget, options=methods.find(self.method)().model_dump(mode="json"),
+            settings=Settings(**suite.defaults(self.device)),
         )  # fmt: skip
         seed = str(self.seed)
         if self != standard:
@@ -143,11 +173,32 @@ def resolve(
     if ":" not in method and method not in methods.names():
         method = method.replace("-", "_")
     try:
-        chosen, cls = suites.find(suite), methods.find(method)
+        kind, cls = suites.kind(suite), methods.find(method)
     except KeyError:
         raise unknown("method", method, methods.names()) from None
     except (ImportError, TypeError) as error:
         raise InputError(str(error)) from None
+    places = {"options": cls, "settings": Settings, "suite": kind.Options}
+    given: dict[str, dict] = {place: {} for place in places}
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise InputError(f"--set {override!r} is not of the form name=value")
+        place = next((place for place, model in places.items() if name in model.model_fields), None)
+        if place is None:
+            valid = [field for model in places.values() for field in model.model_fields]
+            raise unknown(f"setting of {method}", name, valid)
+        given[place][name] = _value(value)
+    try:
+        built = cls(**given["options"])
+    except ValidationError as error:
+        raise _first_problem(error, f"--set, {method}: ") from None
+    try:
+        chosen = kind(**given["suite"])
+        settings = Settings(**(chosen.defaults(device) | given["settings"]))
+    except ValidationError as error:
+        raise _first_problem(error, "--set ") from None
     try:
         weights = chosen.reward_weights(reward)
         reward = reward if reward in chosen.combinations else canonical(weights)
@@ -155,23 +206,6 @@ def resolve(
         raise unknown("reward", error.args[0], [*chosen.reward_names(), *chosen.combinations]) from None
     except ValueError as error:
         raise InputError(str(error)) from None
-    options, settings = {}, {}
-    for override in overrides:
-        name, equals, value = override.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals:
-            raise InputError(f"--set {override!r} is not of the form name=value")
-        if name not in cls.model_fields and name not in Settings.model_fields:
-            raise unknown(f"setting of {method}", name, [*cls.model_fields, *Settings.model_fields])
-        (options if name in cls.model_fields else settings)[name] = _value(value)
-    try:
-        built = cls(**options)
-    except ValidationError as error:
-        raise _first_problem(error, f"--set, {method}: ") from None
-    try:
-        settings = Settings(**settings)
-    except ValidationError as error:
-        raise _first_problem(error, "--set ") from None
     if built.needs_shortcut and not chosen.has_shortcut:
         raise InputError(f"method {method} needs a few-step model, and suite {suite} has none")
     budget = chosen.standard_budget if budget is None else budget
@@ -184,6 +218,7 @@ def resolve(
     return RunConfig(
         suite=suite, method=method, reward=reward, seed=seed, budget=budget,
         device=device, prompts=prompts, settings=settings, options=built.model_dump(mode="json"),
+        suite_options=chosen.options.model_dump(mode="json", exclude_defaults=True),
     )  # fmt: skip
 
 

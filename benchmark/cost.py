@@ -70,7 +70,7 @@ def make_call(cell: Cell, part: str, images: int, key, backward: bool):
     prompts = list(itertools.islice(itertools.cycle(batch.prompts), images))
     if part == "denoiser":
         model, slotted, _, attached = key
-        merged = executor.policy.merged(executor.policy.slots if slotted else (), model)
+        merged = executor.policy.weights(executor.policy.slots if slotted else (), model)
         given = {name: weight.detach().requires_grad_(backward) for name, weight in merged.items()}
         embeds = suite.embed(prompts)
         inputs = [*given.values()] * backward + [latents.requires_grad_()] * attached
@@ -174,7 +174,7 @@ def slot_ratios(cell: Cell, rounds: int, calls: int = 12) -> dict[str, float]:
 
     def make(order: list[tuple[int, ...]]) -> None:
         for slots, _ in zip(itertools.cycle(order), range(calls), strict=False):
-            weights = policy.merged(slots)
+            weights = policy.weights(slots)
             executor.guided("base", batch.latents, 501, batch.prompt_embeds, weights, executor.guidance_scale)
 
     make(sets)  # every set is merged once, as in an optimiser step

@@ -15,7 +15,6 @@ from .ledger import Ledger
 from .suites import Suite
 
 NOISE_SEED = 20_000  # of evaluations; the same for every run, so that scores are paired over methods and seeds
-CHUNK = 64
 VARIED, VARIED_ON_CURVE, IMAGES_EACH = 32, 8, 4  # diversity: prompts, prompts at a point of a curve, images of each
 
 
@@ -68,9 +67,9 @@ def noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def sample(executor: Executor, plan: Plan, embeds: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-    """Final latents of a plan, in chunks, on the CPU."""
-    parts = zip(latents.to(embeds.device).split(CHUNK), embeds.split(CHUNK), strict=True)
+def sample(executor: Executor, plan: Plan, embeds: torch.Tensor, latents: torch.Tensor, chunk: int) -> torch.Tensor:
+    """Final latents of a plan, ``chunk`` images at a time, on the CPU."""
+    parts = zip(latents.to(embeds.device).split(chunk), embeds.split(chunk), strict=True)
     return torch.cat([executor.run(plan, x, e).cpu() for x, e in parts])
 
 
@@ -93,12 +92,12 @@ def evaluate(
         shape = (executor.policy.unet.config.in_channels,) + (executor.policy.unet.config.sample_size,) * 2
         flat = [(split, prompt) for split, part in prompts.items() for prompt in part]
         texts = [prompt for _, prompt in flat]
-        final = sample(executor, plan, suite.embed(texts), noise((len(texts), *shape), NOISE_SEED))
+        final = sample(executor, plan, suite.embed(texts), noise((len(texts), *shape), NOISE_SEED), suite.chunk)
         columns: dict[str, list] = {name: [] for name in [*rewards, *(["oracle"] if suite.oracle else [])]}
         scorers = {name: suite.reward(name) for name in rewards}
-        for begin in range(0, len(texts), CHUNK):
-            images = executor.decode(final[begin : begin + CHUNK].to(suite.device))
-            part = texts[begin : begin + CHUNK]
+        for begin in range(0, len(texts), suite.chunk):
+            images = executor.decode(final[begin : begin + suite.chunk].to(suite.device))
+            part = texts[begin : begin + suite.chunk]
             for name, scorer in scorers.items():
                 columns[name] += scorer(images, part).tolist()
             if suite.oracle:
@@ -106,7 +105,9 @@ def evaluate(
         scores = pd.DataFrame({"split": [s for s, _ in flat], "prompt": texts} | columns)
 
         several = [prompt for prompt in texts[:varied] for _ in range(IMAGES_EACH)]
-        images = sample(executor, plan, suite.embed(several), noise((len(several), *shape), NOISE_SEED + 1))
+        images = sample(
+            executor, plan, suite.embed(several), noise((len(several), *shape), NOISE_SEED + 1), suite.chunk
+        )
         groups = images.view(-1, IMAGES_EACH, images[0].numel())
         pairs = np.triu_indices(IMAGES_EACH, 1)
         distances = (groups[:, pairs[0]] - groups[:, pairs[1]]).square().mean(-1).sqrt().mean(1)

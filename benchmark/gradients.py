@@ -39,7 +39,7 @@ from rich.table import Table
 import methods
 from methods import Batch, DirectReward, Method
 
-from . import records, suites
+from . import records
 from .cell import build_executor, code_fingerprint
 from .config import InputError, RunConfig, resolve, split_variant
 from .diffusion import Executor, Plan
@@ -162,7 +162,7 @@ class Probe:
 
     def __init__(self, config: RunConfig, variants: list[Variant], reference: dict, device: str):
         self.variants, self.config = variants, config
-        self.suite = suites.find(config.suite).load(device)
+        self.suite = config.load_suite(device)
         method = variants[0].method
         shortcut = any(variant.method.needs_shortcut for variant in variants)
         self.executor = build_executor(self.suite, config.settings, method.slots, shortcut, config.seed)
@@ -307,7 +307,7 @@ def reference_checkpoints(config: RunConfig, steps: list[int], cache: Path, devi
     """The policy's state after each number of steps of the reference run; kept in ``cache``."""
     wanted = [cache / f"reference-{count}.pt" for count in steps]
     if not all(path.exists() for path in wanted):
-        suite = suites.find(config.suite).load(device)
+        suite = config.load_suite(device)
         method = config.build_method()
         executor = build_executor(suite, config.settings, method.slots, method.needs_shortcut, config.seed)
         prompts = suite.prompts("train", config.settings.train_prompts)
@@ -382,10 +382,10 @@ def main(
         steps = [int(text) for text in at.split(",") if text.strip().isdigit() and int(text) > 0]
         if not steps or len(steps) != len(at.split(",")):
             raise InputError(f"--at {at!r} is not a list of positive numbers of steps, such as 20,100")
-        suites.find(suite).check() if suite in suites.names() else None
         variants = parse(names, suite, reward, device)
         shared = list(set_ or [])
         base = resolve(suite, reference, reward, 0, f"{max(steps)}step", device, None, shared)
+        base.build_suite().check(reward)
         if base.build_method().slots != 1:
             raise InputError(f"--reference {reference} has more than one LoRA slot; the reference run needs one")
         variants = [(name, config.model_copy(update={"settings": base.settings})) for name, config in variants]
@@ -416,7 +416,7 @@ def main(
     frame = pd.DataFrame(rows)
     name = base.folder(Path()).parts[1]
     records.write_text(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
-    settings = {"protocol": PROTOCOL_VERSION, "weights": suites.find(suite).fingerprint(True),
+    settings = {"protocol": PROTOCOL_VERSION, "weights": base.build_suite().fingerprint(True),
                 "batches": batches, "redraws": redraws, "reference": base.model_dump(mode="json"),
                 **records.environment(device)}  # fmt: skip
     records.write_json(folder / f"{name}.json", settings)
@@ -429,13 +429,13 @@ def _key(base: RunConfig, variants: list[tuple[str, RunConfig]]) -> str:
     """What partial results belong to."""
     identity = [base.model_dump(mode="json"), [c.model_dump(mode="json") for _, c in variants], code_fingerprint(),
                 [methods.source(c.method).read_text() for _, c in variants],
-                suites.find(base.suite).fingerprint(True)]  # fmt: skip
+                base.build_suite().fingerprint(True)]  # fmt: skip
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
 
 
 def _grid_of(config: RunConfig, device: str) -> Executor:
     """An executor without slots, for its grids of timesteps."""
-    suite = suites.find(config.suite).load(device)
+    suite = config.load_suite(device)
     return build_executor(suite, config.settings, 0, False, config.seed)
 
 

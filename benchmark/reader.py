@@ -55,6 +55,8 @@ def read_run(folder: Path) -> tuple[dict, pd.DataFrame | None]:
         raise BadRun(f"summary.json: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise BadRun(f"run.json has no whole configuration ({type(error).__name__}: {error})") from None
+    if summary.random_weights:
+        raise BadRun("its models have random weights: it proves that things work, and is no result")
     for name in ("suite", "method", "reward", "seed", "budget"):
         if config.get(name) != getattr(summary, name):
             raise BadRun(f"run.json is of {name} {config.get(name)!r}, summary.json of {getattr(summary, name)!r}")

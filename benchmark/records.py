@@ -65,6 +65,7 @@ class Summary(BaseModel):
     drift: float | None
     peak_memory_mb: float
     prior_seconds: dict[str, float]
+    random_weights: bool = False  # no result: the run only proves that things work
     heldout: dict[str, tuple[float, float | None]]
     combinations: dict[str, tuple[float, float | None]]
     training: dict[str, tuple[float, float | None]]

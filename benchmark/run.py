@@ -106,10 +106,11 @@ def headline(config: RunConfig, suite: Suite) -> str:
     line = f"Suite {suite.title}."
     if meaning:
         line += f" '{config.reward}' here is {meaning}."
+    if suite.random_weights:
+        line += " Some of its weights are random: its numbers mean nothing, and tables leave it out."
     if config.suite == "mini":
         command = f"python -m benchmark.run --suite sd15 --method {config.method} --reward '{config.reward}'"
-        here = "" if "sd15" in suites.names() else " (suite sd15 is not in this version yet)"
-        line += f" Stable Diffusion 1.5: {command}{here}."
+        line += f" Stable Diffusion 1.5: {command}."
     return line
 
 
@@ -204,6 +205,9 @@ def main(
     ] = "shortft",
     reward: Annotated[str, typer.Option(help="A reward, or a sum such as '10*pickscore + 2*hps'.")] = "hps",
     suite: Annotated[str, typer.Option(help="Base model, rewards and prompts; --list names them.")] = "mini",
+    model: Annotated[
+        str | None, typer.Option(help="Base model of the suite, where it lets you choose: a diffusers folder.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of LoRA, prompts, noise and the method's randomness.")] = 0,
     budget: Annotated[
         str | None, typer.Option(help="5TFLOP, 120s, 2000img or 40step; the suite's standard budget by default.")
@@ -245,11 +249,14 @@ def main(
             print_list()
             raise typer.Exit(0)
         folder = None
+        set_ = [*(set_ or []), *([f"model={model}"] if model else [])]
         if params is None:
-            config = resolve(suite, method, reward, seed, budget, device, prompts, set_ or [])
+            config = resolve(suite, method, reward, seed, budget, device, prompts, set_)
         else:
             if budget or prompts or set_:
-                raise InputError("--params decides budget, prompts and settings; leave out --budget, --prompts, --set")
+                raise InputError(
+                    "--params decides budget, prompts and settings; leave out --budget, --prompts, --model, --set"
+                )
             config, folder = resolve_cell(Profile.read(params), suite, method, reward, seed, device, out)
         if help_method:
             print_method(config.method, methods.find(config.method))
@@ -279,8 +286,8 @@ def launch(
         raise InputError(f"unknown tracker {track!r}; expected tensorboard, wandb or dvclive")
     if track and find_spec(track) is None:
         raise InputError(f"--track {track}: the package {track} is not installed; pip install {track}")
-    chosen = suites.find(config.suite)
-    chosen.check()
+    chosen = config.build_suite()
+    chosen.check(config.reward, config.build_method().needs_shortcut)
     check_plan(config, training_timesteps(chosen, config))
     folder = folder or config.folder(out)
     if dry_run:

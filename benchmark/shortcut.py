@@ -35,7 +35,7 @@ from . import records, suites
 from .cell import build_executor
 from .config import InputError, Settings, unknown
 from .diffusion import Executor, Plan, sampler_plan
-from .evaluation import CHUNK, NOISE_SEED, noise
+from .evaluation import NOISE_SEED, noise
 from .protocol import PROTOCOL_VERSION
 from .statistics import Interval, bootstrap_mean, bootstrap_ratio
 from .suites import Suite, SuiteError
@@ -82,17 +82,17 @@ def measure(executor: Executor, suite: Suite, prompts: list[str]) -> tuple[dict[
     """Errors (prompts,) by what was compared, and the scores of the images of every chain, one row an image."""
     timesteps, found, scores = executor.timesteps, {}, []
     base, jumps = without_slots(sampler_plan(timesteps)), stretches(timesteps)
-    rewards = {name: suite.reward(name) for name in suite.reward_names()}
+    rewards = {name: suite.reward(name) for name in suite.scored_rewards()}
     unet = executor.policy.unet.config
     start = noise((len(prompts), unet.in_channels, unet.sample_size, unet.sample_size), NOISE_SEED)
 
     def add(name: str, values: np.ndarray) -> None:
         found[name] = np.append(found.get(name, np.empty(0)), values)
 
-    parts = list(range(0, len(prompts), CHUNK))
+    parts = list(range(0, len(prompts), suite.chunk))
     for begin in track(parts, description="chains", console=console):
-        part = prompts[begin : begin + CHUNK]
-        embeds, x = suite.embed(part), start[begin : begin + CHUNK].to(suite.device)
+        part = prompts[begin : begin + suite.chunk]
+        embeds, x = suite.embed(part), start[begin : begin + suite.chunk].to(suite.device)
         states = {timesteps[0]: x}
         for hop in base:
             states[hop.s] = x = executor.run((hop,), x, embeds)

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from methods import Batch, Method
 
-from .config import Budget, RunConfig
+from .config import Budget, InputError, RunConfig
 from .diffusion import Executor
 from .rewards import Counted, Reward
 from .suites import Suite
@@ -43,11 +43,14 @@ class Trainer:
     ):  # fmt: skip
         settings = config.settings
         self.config, self.suite, self.executor, self.method = config, suite, executor, method
-        self.reward = Counted(reward, executor.ledger)
+        self.reward = Counted(reward, executor.ledger, suite.precision)
         self.prompts, self.accelerator = prompts, accelerator
         self.budget = Budget.parse(config.budget)
-        if settings.batch % accelerator.num_processes:
-            raise ValueError(f"batch {settings.batch} does not divide by {accelerator.num_processes} processes")
+        processes, whole = accelerator.num_processes, settings.batch
+        each = settings.micro_batch or max(whole // processes, 1)
+        if whole % (processes * each):
+            raise InputError(f"batch={whole} does not divide into {processes} processes x {each} prompts; set another")
+        self.parts = whole // (processes * each)
         self.optimizer = torch.optim.AdamW(
             executor.policy.parameters(),
             lr=settings.learning_rate,
@@ -69,20 +72,38 @@ class Trainer:
 
     def batch(self) -> Batch:
         """The batch of the current step: this process's part of it."""
+        (batch,) = self.batches(1)
+        return batch
+
+    def batches(self, parts: int) -> list[Batch]:
+        """This process's part of the batch of the current step, in so many parts.
+
+        Each part has its own stream of the method's randomness, as each process has.
+        """
         seed, size = self.config.seed, self.config.settings.batch
         index = torch.randint(len(self.prompts), (size,), generator=_generator(seed, self.step, 0))
         unet = self.executor.policy.unet.config
         shape = (size, unet.in_channels, unet.sample_size, unet.sample_size)
         latents = torch.randn(shape, generator=_generator(seed, self.step, 1))
-        part = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        prompts = [self.prompts[i] for i in index.tolist()][part]
-        return Batch(
-            prompts,
-            self.suite.embed(prompts),
-            latents[part].to(self.suite.device),
-            _generator(seed, self.step, 2, self.accelerator.process_index),
-            self.progress,
-        )
+        made, first = [], self.accelerator.process_index * parts
+        for number in range(first, first + parts):
+            part = slice(number, None, self.accelerator.num_processes * parts)
+            prompts = [self.prompts[i] for i in index.tolist()][part]
+            generator = _generator(seed, self.step, 2, number)
+            made.append(
+                Batch(prompts, self.suite.embed(prompts), latents[part].to(self.suite.device), generator, self.progress)
+            )
+        return made
+
+    def _updates(self) -> Iterator[float]:
+        """Gradient estimates of one step, the mean over its parts in ``.grad``; yields each one's mean reward."""
+        parts = self.batches(self.parts)
+        estimates = [self.method.updates(self.executor, part, self.reward) for part in parts]
+        for updates in zip(*estimates, strict=True):
+            if len(parts) > 1:
+                gradients = [p.grad for p in self.executor.policy.parameters() if p.grad is not None]
+                torch._foreach_div_(gradients, len(parts))
+            yield sum(update.reward for update in updates) / len(parts)
 
     def _shared(self, value: float) -> float:
         """The mean over processes, so that all of them stop at the same step."""
@@ -97,18 +118,18 @@ class Trainer:
         while self.progress < 1:
             start = time.perf_counter()
             rows = []
-            for update in self.method.updates(self.executor, self.batch(), self.reward):
+            for reward in self._updates():
                 if self.accelerator.num_processes > 1:
                     for parameter in parameters:
                         if parameter.grad is not None:
                             parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.settings.clip_norm))
-                if not (math.isfinite(norm) and math.isfinite(update.reward)):
-                    raise Diverged(f"step {self.step}: reward {update.reward}, gradient norm {norm}")
+                if not (math.isfinite(norm) and math.isfinite(reward)):
+                    raise Diverged(f"step {self.step}: reward {reward}, gradient norm {norm}")
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 policy.refresh()
-                rows.append((self._shared(update.reward), norm))
+                rows.append((self._shared(reward), norm))
             self.step += 1
             self.seconds += self._shared(time.perf_counter() - start)
             reward, norm = np.mean(rows, axis=0).tolist()

@@ -65,3 +65,38 @@ def test_misuse_is_refused():
         policy.noise_pred("shortcut", noise(), 501, torch.zeros(2, 3, 16))
     with pytest.raises(ValueError, match="rank"):
         Policy(tiny_unet(), rank=0)
+
+
+@pytest.mark.parametrize("model", ["base", "shortcut"])
+def test_beside_the_weights_equals_merged_into_them(model):
+    results = []
+    for lora in ("merged", "beside"):
+        policy = Policy(tiny_unet().double(), tiny_unet(1).double(), slots=3, rank=2, lora=lora)
+        randomise(policy)
+        embeds = torch.randn((2, 3, 16), generator=torch.Generator().manual_seed(1)).double()
+        off = policy.noise_pred(model, noise(dtype=torch.float64), 501, embeds)
+        on = policy.noise_pred(model, noise(dtype=torch.float64), 501, embeds, (1, 3))
+        policy.backward(on.square().mean())
+        results.append([off, on, *(p.grad for slot in (1, 3) for p in policy.slot_parameters(slot))])
+        assert all(p.grad is None for p in policy.slot_parameters(2))
+    for merged, beside in zip(*results, strict=True):
+        torch.testing.assert_close(beside, merged)
+    assert not torch.equal(results[0][0], results[0][1])
+
+
+def test_in_bfloat16_the_slots_and_their_gradients_are_float32():
+    gradients = []
+    for dtype, lora in ((torch.float32, "merged"), (torch.bfloat16, "beside")):
+        policy = Policy(tiny_unet().to(dtype), slots=2, rank=2, lora=lora)
+        randomise(policy)
+        found = policy.noise_pred("base", noise(), 501, torch.ones(2, 3, 16), (1, 2))
+        assert found.dtype == torch.float32
+        policy.backward(found.square().mean())
+        assert {tensor.dtype for p in policy.parameters() for tensor in (p, p.grad)} == {torch.float32}
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.parameters()]))
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+def test_beside_refuses_a_convolution():
+    with pytest.raises(ValueError, match=r"linear layers; .*conv1 is none"):
+        Policy(tiny_unet(), slots=1, rank=2, targets=["conv1"], lora="beside")

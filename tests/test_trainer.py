@@ -26,7 +26,7 @@ class Breaking(Reward):
 class TinySuite:
     """What the trainer asks of a suite."""
 
-    device = torch.device("cpu")
+    device, precision = torch.device("cpu"), torch.float32
 
     def __init__(self, pipeline):
         self.pipeline = pipeline

@@ -154,7 +154,7 @@ class Executor:
         if not hop.input_grad:
             latents = latents.detach()
 
-        scale, weights = self._scale(hop), self.policy.merged(hop.slots, hop.model)
+        scale, weights = self._scale(hop), self.policy.weights(hop.slots, hop.model)
 
         def call(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
             given = dict(zip(weights, values, strict=True))
@@ -173,7 +173,7 @@ class Executor:
 
         def cost() -> tuple[int, int]:
             x = latents[:1].detach().clone().requires_grad_(attached)
-            merged = self.policy.merged(hop.slots, hop.model).values()
+            merged = self.policy.weights(hop.slots, hop.model).values()
             weights = [w for w in merged if w.requires_grad] if backward else []
             forward = lambda: self.policy.noise_pred(hop.model, x, hop.t, prompt_embeds[:1], hop.slots)  # noqa: E731
             return measure(forward, weights + [x] * attached)
@@ -185,7 +185,8 @@ class Executor:
         """Images (B, 3, H, W) in [0, 1] of final latents."""
 
         def call(x: torch.Tensor) -> torch.Tensor:
-            images = self.vae.decode(x / self.vae.config.scaling_factor, return_dict=False)[0]
+            given = (x / self.vae.config.scaling_factor).to(self.vae.dtype)
+            images = self.vae.decode(given, return_dict=False)[0].to(x.dtype)
             return (images / 2 + 0.5).clamp(0, 1)
 
         images = call(latents)

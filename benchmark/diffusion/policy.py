@@ -1,17 +1,23 @@
 """The policy: a frozen denoiser with slots of LoRA that can be switched on per call.
 
 Slots are ordinary peft adapters, so they are saved in the format that diffusers and peft load. They are not run as
-stacked adapters (four of those more than double a call's cost): the updates of the active slots are merged into the
-weights once per optimiser step, differentiably, and every call runs on merged weights.
+stacked adapters (four of those more than double a call's cost). What the active slots add is made ready once per
+optimiser step, differentiably, and every call is given it, in one of two ways:
+
+merged  the updates added to the weights. A call costs what the base model's does; for small models in single precision
+beside  all active slots as one low-rank product beside each weight. For large models, of which a merged copy per set of
+        slots would not fit, and for bfloat16, in which a weight of 0.03 does not change by an update of 3e-5
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
@@ -26,6 +32,9 @@ class Policy:
     unet      the base denoiser; it is frozen and given the adapters in place
     shortcut  the few-step denoiser, frozen; None where the suite has none
     targets   names of the layers, linear or convolutional, that the slots change
+    lora      "merged" or "beside" the weights, see above; "beside" takes linear layers only
+
+    The slots' parameters are float32 where the denoiser is of less precision.
     """
 
     def __init__(
@@ -36,6 +45,7 @@ class Policy:
         rank: int = 16,
         seed: int = 0,
         targets: Sequence[str] = TARGETS,
+        lora: Literal["merged", "beside"] = "merged",
     ):
         if slots < 0 or rank < 1:
             raise ValueError(f"slots must be at least 0 and rank at least 1, got slots={slots}, rank={rank}")
@@ -50,11 +60,19 @@ class Policy:
                 unet.add_adapter(config, adapter_name=self._name(slot))
         if self.slots:
             unet.disable_adapters()
+        self.lora = lora
         self._layers = {name: module for name, module in unet.named_modules() if hasattr(module, "lora_A")}
         shapes = {path: tuple(layer.base_layer.weight.shape) for path, layer in self._layers.items()}
         self._groups = [[p for p in shapes if shapes[p] == shape] for shape in dict.fromkeys(shapes.values())]
-        self._merged: dict[tuple[str, tuple[int, ...]], dict[str, torch.Tensor]] = {}
+        self._ready: dict[tuple[str, tuple[int, ...]], dict[str, torch.Tensor]] = {}
         self._stacked: dict[tuple[str, tuple[int, ...]], list[torch.Tensor]] = {}
+        for parameter in self.parameters():
+            if torch.finfo(parameter.dtype).bits < 32:
+                parameter.data = parameter.data.float()
+        self._beside: dict[str, torch.Tensor] = {}  # of the call that is being made
+        self._compiled: dict[str, Callable] = {}
+        if lora == "beside":
+            self._add_hooks()
         self.train_slots(self.slots)
 
     @staticmethod
@@ -78,17 +96,54 @@ class Policy:
                 parameter.requires_grad_(slot in slots)
         self.refresh()
 
-    def merged(self, slots: Sequence[int], model: str = "base") -> dict[str, torch.Tensor]:
-        """The weights of a model that ``slots`` change, with their updates ``s B A`` added: a graph back to A and B."""
+    def weights(self, slots: Sequence[int], model: str = "base") -> dict[str, torch.Tensor]:
+        """What a call of a model with ``slots`` on is given, by name; a graph back to their A and B."""
         slots = tuple(slots)
-        if slots and (model, slots) not in self._merged:
+        if slots and (model, slots) not in self._ready:
             with torch.enable_grad():
-                self._merged[model, slots] = {
-                    key: self._as_weight(product, weight)
-                    for group, stack in zip(self._groups, self._stacks(slots, model), strict=True)
-                    for (key, weight), product in zip(self._weights(group, model), stack.unbind(), strict=True)
-                }
-        return self._merged.get((model, slots), {})
+                ready = self._merge(slots, model) if self.lora == "merged" else self._join(slots, model)
+                self._ready[model, slots] = ready
+        return self._ready.get((model, slots), {})
+
+    def _merge(self, slots: tuple[int, ...], model: str) -> dict[str, torch.Tensor]:
+        """The weights that ``slots`` change, with their updates ``s B A`` added."""
+        return {
+            key: self._as_weight(product, weight)
+            for group, stack in zip(self._groups, self._stacks(slots, model), strict=True)
+            for (key, weight), product in zip(self._weights(group, model), stack.unbind(), strict=True)
+        }
+
+    def _join(self, slots: tuple[int, ...], model: str) -> dict[str, torch.Tensor]:
+        """Of every layer A (all ranks, in) and ``s B`` (out, all ranks) of ``slots``, in the model's precision."""
+        joined, dtype = {}, self._denoiser(model).dtype
+        for group in self._groups:  # one tensor for all layers of a shape: hundreds of small casts would cost more
+            layers = [self._layers[path] for path in group]
+            ranks, outs = [], []
+            for name in map(self._name, slots):
+                ranks.append(torch.stack([layer.lora_A[name].weight for layer in layers]))
+                outs.append(torch.stack([layer.lora_B[name].weight for layer in layers]) * layers[0].scaling[name])
+            a, b = torch.cat(ranks, 1).to(dtype), torch.cat(outs, 2).to(dtype)
+            for path, a_of_layer, b_of_layer in zip(group, a, b, strict=True):
+                joined |= {f"{path}.A": a_of_layer, f"{path}.B": b_of_layer}
+        return joined
+
+    def _add_hooks(self) -> None:
+        """Let every layer that slots change add what the call being made has of them."""
+
+        def hook_of(path: str):
+            def hook(layer, inputs, output):
+                if not self._beside:
+                    return output
+                return output + F.linear(F.linear(inputs[0], self._beside[f"{path}.A"]), self._beside[f"{path}.B"])
+
+            return hook
+
+        for path, layer in self._layers.items():
+            if not isinstance(layer.base_layer, torch.nn.Linear):
+                raise ValueError(f"LoRA beside the weights is for linear layers; {path} is none")
+            layer.base_layer.register_forward_hook(hook_of(path))
+            if self.shortcut is not None:
+                self.shortcut.get_submodule(path).register_forward_hook(hook_of(path))
 
     def _stacks(self, slots: tuple[int, ...], model: str) -> list[torch.Tensor]:
         """Of every group of layers of one shape, their weights with the slots' updates added, (layers, out, in).
@@ -137,14 +192,14 @@ class Policy:
         return self.shortcut
 
     def refresh(self) -> None:
-        """Forget merged weights; call after the parameters changed."""
-        self._merged.clear()
+        """Forget what was made ready of the slots; call after the parameters changed."""
+        self._ready.clear()
         self._stacked = {key: stacks for key, stacks in self._stacked.items() if not key[1]}  # the models' own stay
 
     def backward(self, loss: torch.Tensor, keep_merged: bool = False) -> None:
-        """Add the loss's gradient to the slots' ``.grad``. Merged weights are forgotten: their graph is spent.
+        """Add the loss's gradient to the slots' ``.grad``. What was made ready is forgotten: its graph is spent.
 
-        keep_merged: keep them, and their graph, for more losses at the same parameters; then call ``refresh``.
+        keep_merged: keep it, and its graph, for more losses at the same parameters; then call ``refresh``.
         """
         loss.backward(retain_graph=keep_merged)
         if not keep_merged:
@@ -153,15 +208,37 @@ class Policy:
     def call(
         self, model: str, latents: torch.Tensor, t: int, prompt_embeds: torch.Tensor, weights: dict[str, torch.Tensor]
     ) -> torch.Tensor:
-        """Noise prediction (B, C, h, w) of one call without guidance, with ``weights`` in place of the model's own."""
+        """Noise prediction (B, C, h, w), in the latents' precision, of one call without guidance.
+
+        weights: what ``self.weights`` has of the slots that are on; names and shapes have to be those.
+        """
+        denoiser = self._denoiser(model)
+        dtype = denoiser.conv_in.weight.dtype  # the model's own property walks all its parameters
+        run = self._compiled.get(model, self._run)
+        if self._compiled:
+            t = torch.as_tensor(t, device=latents.device)  # compiled code is made anew for every number, not tensor
+        return run(denoiser, latents.to(dtype), t, prompt_embeds.to(dtype), weights).to(latents.dtype)
+
+    def _run(self, denoiser, latents, t, prompt_embeds, weights) -> torch.Tensor:
         arguments, options = (latents, t, prompt_embeds), {"return_dict": False}
-        return functional_call(self._denoiser(model), weights, arguments, options, tie_weights=False)[0]
+        if self.lora == "merged":
+            return functional_call(denoiser, weights, arguments, options, tie_weights=False)[0]
+        self._beside = weights
+        try:
+            return denoiser(*arguments, **options)[0]
+        finally:
+            self._beside = {}
+
+    def compile(self) -> None:
+        """Run calls as ``torch.compile`` makes them; the first of each shape then takes a minute or more."""
+        for model in ("base", "shortcut"):
+            self._compiled[model] = torch.compile(self._run)
 
     def noise_pred(
         self, model: str, latents: torch.Tensor, t: int, prompt_embeds: torch.Tensor, slots: Sequence[int] = ()
     ) -> torch.Tensor:
         """Noise prediction (B, C, h, w) of one denoiser call, without guidance, with ``slots`` on."""
-        return self.call(model, latents, t, prompt_embeds, self.merged(slots, model))
+        return self.call(model, latents, t, prompt_embeds, self.weights(slots, model))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """A copy of the slots' parameters by slot and peft's name, on the CPU."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .interface import Suite, SuiteError
 
-__all__ = ["Suite", "SuiteError", "find", "names"]
+__all__ = ["Suite", "SuiteError", "find", "kind", "names"]
 
 
 def names() -> list[str]:
@@ -18,8 +18,13 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if (here / m.name / "suite.py").exists())
 
 
-def find(name: str) -> Suite:
-    """A suite, nothing of it loaded yet. KeyError for an unknown one."""
+def find(name: str, **options) -> Suite:
+    """A suite with its options, nothing of it loaded yet. KeyError for an unknown one."""
+    return kind(name)(**options)
+
+
+def kind(name: str) -> type[Suite]:
+    """The class of a suite. KeyError for an unknown one."""
     if name not in names():
         raise KeyError(name)
     module = importlib.import_module(f"{__name__}.{name}.suite")
@@ -28,4 +33,4 @@ def find(name: str) -> Suite:
         for _, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, Suite) and member.__module__ == module.__name__
     )
-    return found()
+    return found

@@ -6,18 +6,26 @@ import abc
 import copy
 from collections.abc import Callable
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
+from pydantic import BaseModel, ConfigDict
 from transformers.utils import logging as transformers_logging
 
-from ..rewards import PIXEL_REWARDS, Reward, canonical, combine, names_in
+from ..rewards import PIXEL_REWARDS, Reward, RewardError, canonical, combine, names_in
 
 
 class SuiteError(Exception):
     """A suite's files are missing or corrupt; the message names the file and says what to do."""
+
+
+class SuiteOptions(BaseModel):
+    """What ``--set`` can change of a suite: none. A suite with options has a class like this, with fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Suite(abc.ABC):
@@ -29,6 +37,9 @@ class Suite(abc.ABC):
     learned_rewards  the suite's reward models: name -> what it is, in one line
     combinations     names for sums of rewards: name -> expression
     standard_budget  the budget of a run where none is given
+    lora             how the policy's slots act, see ``Policy``
+    chunk            images that are sampled, decoded and scored at a time in evaluations
+    random_weights   whether some weights are random: such runs prove that things work, and are no results
     """
 
     name: str
@@ -40,11 +51,22 @@ class Suite(abc.ABC):
     combinations: dict[str, str] = {}
     standard_budget: str
     has_shortcut: bool = True
+    lora: Literal["merged", "beside"] = "merged"
+    chunk: int = 64
+    random_weights: bool = False
     device: torch.device
+    Options: type[SuiteOptions] = SuiteOptions
+
+    def __init__(self, **options):
+        self.options = self.Options(**options)
+
+    def defaults(self, device: str) -> dict:
+        """Settings of a run that are other than usual where nothing is set."""
+        return {}
 
     @abc.abstractmethod
-    def check(self) -> None:
-        """Raise SuiteError if a file is missing or corrupt."""
+    def check(self, reward: str | None = None, shortcut: bool = True) -> None:
+        """Raise SuiteError if a file is missing or corrupt: of the base model, of a reward, of the few-step model."""
 
     @abc.abstractmethod
     def fingerprint(self, shortcut: bool) -> str:
@@ -77,9 +99,9 @@ class Suite(abc.ABC):
 
     oracle: Callable[[torch.Tensor, list[str]], np.ndarray] | None = None  # images, prompts -> scores (B,) in [0, 1]
 
-    def load(self, device: str = "cpu") -> Suite:
-        """Check the files and read the base model."""
-        self.check()
+    def load(self, device: str = "cpu", precision: str = "float32") -> Suite:
+        """Check the files and read the base model; denoiser and decoder run in ``precision``."""
+        self.check(shortcut=False)
         for library in (diffusers_logging, transformers_logging):  # their advice and bars on loading are not the user's
             library.disable_progress_bar()
             library.set_verbosity_error()
@@ -88,8 +110,9 @@ class Suite(abc.ABC):
         self.pipeline.set_progress_bar_config(disable=True)
         for part in (self.pipeline.vae, self.pipeline.text_encoder, self.pipeline.unet):
             part.requires_grad_(False).eval()
-        self.pipeline.unet.to(memory_format=torch.channels_last)
-        self.pipeline.vae.to(memory_format=torch.channels_last)
+        self.precision = getattr(torch, precision)
+        for part in (self.pipeline.unet, self.pipeline.vae):
+            part.to(self.precision, memory_format=torch.channels_last)
         self._embeddings: dict[str, torch.Tensor] = {}
         self._rewards: dict[str, Reward] = {}
         return self
@@ -110,12 +133,16 @@ class Suite(abc.ABC):
             part = new[start : start + 256]
             tokens = self.pipeline.tokenizer(part, padding="max_length", truncation=True, return_tensors="pt")
             states = self.pipeline.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
-            self._embeddings.update(zip(part, states, strict=True))
+            self._embeddings.update(zip(part, states.to(self.precision), strict=True))
         return torch.stack([self._embeddings[p] for p in prompts])
 
     def reward_names(self) -> list[str]:
         """Every plain reward of the suite."""
         return [*self.learned_rewards, *PIXEL_REWARDS]
+
+    def scored_rewards(self) -> list[str]:
+        """The plain rewards that evaluations score: all, or those whose files are there."""
+        return self.reward_names()
 
     def reward_weights(self, text: str) -> dict[str, float]:
         """The plain rewards in a name or an expression, and their weights. KeyError names a part that is unknown."""
@@ -133,6 +160,9 @@ class Suite(abc.ABC):
 
     def _plain_reward(self, name: str) -> Reward:
         if name not in self._rewards:
-            reward = PIXEL_REWARDS[name]() if name in PIXEL_REWARDS else self.load_learned_reward(name)
+            try:
+                reward = PIXEL_REWARDS[name]() if name in PIXEL_REWARDS else self.load_learned_reward(name)
+            except RewardError as error:
+                raise SuiteError(str(error)) from None
             self._rewards[name] = reward.to(self.device)
         return self._rewards[name]

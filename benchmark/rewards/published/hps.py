@@ -16,7 +16,7 @@ import torch
 
 from ..interface import Reward, RewardError
 from .preprocess import fit_and_pad, normalise
-from .weights import WeightFile, assign, read, require
+from .weights import WeightFile, assign, beside, read, require
 
 VERSIONS = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}
 
@@ -25,7 +25,8 @@ class HPS(Reward):
     """Human Preference Score v2.
 
     version       "v2.0" or "v2.1": the published checkpoint
-    architecture  ``embed_dim``, ``vision_cfg`` and ``text_cfg`` of open_clip; by default ViT-H-14's
+    architecture  ``embed_dim``, ``vision_cfg`` and ``text_cfg`` of open_clip; by default ViT-H-14's, or what
+                  ``architecture.json`` beside the checkpoint says
     """
 
     name = "hps"
@@ -43,7 +44,7 @@ class HPS(Reward):
         except ImportError:
             raise RewardError("hps: needs open_clip_torch: pip install -e '.[rewards]'") from None
 
-        architecture = architecture or open_clip.get_model_config("ViT-H-14")
+        architecture = architecture or beside(files[0].at(folder)) or open_clip.get_model_config("ViT-H-14")
         with torch.device("meta"):  # 986 M parameters need not be drawn before they are read
             network = open_clip.CLIP(**architecture)
         checkpoint = files[0].at(folder)

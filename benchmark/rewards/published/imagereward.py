@@ -16,7 +16,7 @@ import torch
 
 from ..interface import Reward, RewardError
 from .preprocess import cover_and_crop, normalise
-from .weights import WeightFile, read, require
+from .weights import WeightFile, beside, read, require
 
 # BERT-base with cross-attention, and two more tokens; ViT-L/16 with the published drop-path rate (it acts in training).
 BERT = {
@@ -33,7 +33,8 @@ _UNUSED = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings
 class ImageReward(Reward):
     """ImageReward-v1.0.
 
-    bert, vision  architecture of the text and the image encoder; by default the published one
+    bert, vision  architecture of the text and the image encoder; by default the published one, or what
+                  ``architecture.json`` beside the checkpoint says
     """
 
     name = "imagereward"
@@ -47,7 +48,9 @@ class ImageReward(Reward):
         from . import quirks
 
         checkpoint, vocabulary = (file.at(folder) for file in files)
-        network = quirks.build(vocabulary.parent, bert or BERT, vision or VISION)
+        other = beside(checkpoint)
+        bert, vision = bert or other.get("bert") or BERT, vision or other.get("vision") or VISION
+        network = quirks.build(vocabulary.parent, bert, vision)
         try:
             missing = network.load_state_dict(read("imagereward", checkpoint), strict=False).missing_keys
         except RuntimeError as error:
@@ -56,7 +59,7 @@ class ImageReward(Reward):
         if missing:
             raise RewardError(f"imagereward: {checkpoint} does not fit the architecture: {missing[0]} and what follows")
         self.network = network.eval().requires_grad_(False)  # drop-path would act in training
-        self.size = (vision or VISION)["img_size"]
+        self.size = vision["img_size"]
 
     @staticmethod
     def files() -> list[WeightFile]:

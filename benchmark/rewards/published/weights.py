@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zipfile
@@ -21,19 +22,30 @@ def weights_folder() -> Path:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file of a reward.
+    """A file of a reward or a suite.
 
     path    below the weights folder
     source  where it is published: a hub repository, or an address
     size    in words; "" if it is next to nothing
+    inside  the folder in the repository that holds it, which is also the last part of ``path``'s folder
     """
 
     path: str
     source: str
     size: str
+    inside: str = ""
 
     def at(self, folder: Path) -> Path:
         return Path(folder) / self.path
+
+    @property
+    def name(self) -> str:
+        """Its path in the repository."""
+        return f"{self.inside}/{Path(self.path).name}" if self.inside else Path(self.path).name
+
+    def root(self, folder: Path) -> Path:
+        """The folder that stands for the repository."""
+        return self.at(folder).parent.parent if self.inside else self.at(folder).parent
 
 
 def require(reward: str, files: list[WeightFile], folder: Path) -> None:
@@ -41,9 +53,9 @@ def require(reward: str, files: list[WeightFile], folder: Path) -> None:
     absent = [file for file in files if not file.at(folder).is_file()]
     broken = [file for file in files if file not in absent and not _whole(file.at(folder))]
     problems = [
-        f"{target} {verb} {', '.join(file.at(folder).name for file in group if file.at(folder).parent == target)}"
+        f"{target} {verb} {', '.join(file.name for file in group if file.root(folder) == target)}"
         for group, verb in ((absent, "lacks"), (broken, "has only a part of"))
-        for target in dict.fromkeys(file.at(folder).parent for file in group)
+        for target in dict.fromkeys(file.root(folder) for file in group)
     ]
     if problems:
         raise RewardError(f"{reward}: {' and '.join(problems)}: {_remedy(absent + broken, folder)}")
@@ -53,7 +65,7 @@ def _remedy(files: list[WeightFile], folder: Path) -> str:
     """The commands that download files, and how large the files are."""
     commands: dict[tuple[str, Path], list[str]] = {}
     for file in files:
-        commands.setdefault((file.source, file.at(folder).parent), []).append(file.at(folder).name)
+        commands.setdefault((file.source, file.root(folder)), []).append(file.name)
     steps = [
         f"curl -L --create-dirs -o '{target / names[0]}' {source}"
         if source.startswith("https://")
@@ -62,6 +74,17 @@ def _remedy(files: list[WeightFile], folder: Path) -> str:
     ]
     sizes = ", ".join(file.size for file in files if file.size)
     return " && ".join(steps) + f" ({sizes})" * bool(sizes)
+
+
+def sampled_digest(path: Path) -> str:
+    """A hash of a file's size and of 64 KiB in 64 places, first and last: other weights differ nearly everywhere."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for part in range(64):
+            file.seek(max(size - 2**16, 0) * part // 63)
+            digest.update(file.read(2**16))
+    return digest.hexdigest()[:16]
 
 
 def _whole(path: Path) -> bool:
@@ -89,6 +112,12 @@ def _whole(path: Path) -> bool:
     if start.startswith(b"PK"):  # the directory of a zip file is its end
         return zipfile.is_zipfile(path)
     return size > 0
+
+
+def beside(checkpoint: Path) -> dict:
+    """What ``architecture.json`` beside a checkpoint says: it is of another architecture than the published one."""
+    path = checkpoint.with_name("architecture.json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def read(reward: str, path: Path) -> dict[str, torch.Tensor]:

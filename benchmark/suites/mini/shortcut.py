@@ -216,7 +216,7 @@ def train(student: Executor, states: torch.Tensor, embeds: torch.Tensor, phase: 
         wanted = ((target - a * x) / b).to(device)  # the one noise prediction that lands on the target
         noise_pred = student.guided(
             "base", x.to(device), timesteps[i].to(device), embeds[row.to(device)],
-            policy.merged((1,)), student.guidance_scale,
+            policy.weights((1,)), student.guidance_scale,
         )  # fmt: skip
         loss = (F.huber_loss(noise_pred, wanted, reduction="none").mean(dim=(1, 2, 3)) * weight).mean()
         training.step(loss, policy.backward)
@@ -297,7 +297,7 @@ def main(
     spent = train_phases(student, teacher, embed_part, rank, batch, seed, Path("build/mini"))
     policy.save_lora(card.SHORTCUT)
     shortcut = copy.deepcopy(pipeline.unet)
-    merged = {key.replace(".base_layer", ""): value.detach() for key, value in policy.merged((1,)).items()}
+    merged = {key.replace(".base_layer", ""): value.detach() for key, value in policy.weights((1,)).items()}
     shortcut.load_state_dict(merged, strict=False)
     held_out = world.captions("test", 256)
     executor = build_executor(pipeline, shortcut, guidance, student_guidance)

@@ -41,7 +41,7 @@ class Mini(Suite):
                 raise SuiteError(f"suite mini: {path} is missing or corrupt; restore it with git checkout") from None
         return files
 
-    def check(self) -> None:
+    def check(self, reward: str | None = None, shortcut: bool = True) -> None:
         for file, (digest, command) in self._files().items():
             path = card.HERE / file
             remedy = f"restore it with git checkout, or make it again: {command}"

@@ -1,0 +1,250 @@
+"""Suite sd15 on files of its shapes with random weights, narrow: every method, and everything that may be missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from rich.console import Console
+from test_published_rewards import needs
+from typer.testing import CliRunner
+
+import methods
+from benchmark import records, suites
+from benchmark.cell import Cell, build_executor
+from benchmark.config import resolve
+from benchmark.diffusion import sampler_plan
+from benchmark.reader import read_tree
+from benchmark.run import app, training_timesteps
+from benchmark.suites.sd15 import prompts, random_weights
+from benchmark.suites.sd15.suite import StableDiffusion15
+
+SMALL = ["batch=2", "rank=4", "test_prompts=8", "curve_points=1", "train_prompts=16"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sd15")
+    random_weights.build(folder, ["pickscore", "aesthetic"], narrow=True, pixels=64)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """Everything is local: a connection would be a mistake."""
+
+    def refuse(self, address):
+        raise AssertionError(f"connects to {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def configure(weights, method="shortft", reward="pickscore", settings=(), budget="1step"):
+    given = [*SMALL, f"weights={weights}", *settings]
+    return resolve("sd15", method, reward, 0, budget, "cpu", None, given)
+
+
+def take_a_step(config, tmp_path) -> Cell:
+    cell = Cell(config, tmp_path, tmp_path, Console(quiet=True))
+    before = [p.detach().clone() for p in cell.policy.parameters()]
+    (row,) = cell.trainer.steps()
+    assert row["grad_norm"] > 0
+    assert any(not torch.equal(a, b) for a, b in zip(before, cell.policy.parameters(), strict=True))
+    assert {p.dtype for p in cell.policy.parameters()} == {torch.float32}
+    return cell
+
+
+@pytest.mark.parametrize("method", [m for m in methods.names() if ":" not in m])
+def test_every_method_takes_a_step(method, weights, tmp_path):
+    cell = take_a_step(configure(weights, method, settings=["micro_batch=1"]), tmp_path)
+    assert cell.executor.timesteps == list(range(981, 0, -20))
+
+
+@pytest.mark.parametrize("method", ["shortft", "refl"])
+def test_in_bfloat16(method, weights, tmp_path):
+    cell = take_a_step(configure(weights, method, settings=["precision=bfloat16"]), tmp_path)
+    assert cell.suite.pipeline.unet.conv_in.weight.dtype == torch.bfloat16
+    assert cell.suite.shortcut.conv_in.weight.dtype == torch.bfloat16
+    assert cell.suite.reward("pickscore").clip.network.dtype == torch.float32  # what is reported
+
+
+@pytest.mark.parametrize("reward", ["hps", "imagereward"])
+def test_rewards_of_packages_guide_it_too(reward, tmp_path):
+    needs(*{"hps": ["open_clip"], "imagereward": ["ImageReward", "timm"]}[reward])
+    random_weights.build(tmp_path / "weights", [reward], narrow=True, pixels=64)
+    take_a_step(configure(tmp_path / "weights", "draft_k", reward, ["precision=bfloat16"]), tmp_path)
+
+
+@pytest.mark.skipif("SD15_FULL_SIZE" not in os.environ, reason="set SD15_FULL_SIZE: 16 GB of memory, half an hour")
+@pytest.mark.parametrize("method", [m for m in methods.names() if ":" not in m])
+def test_every_method_takes_a_step_at_the_true_architecture(method, tmp_path_factory, tmp_path):
+    folder = tmp_path_factory.getbasetemp() / "full"
+    if not folder.exists():
+        random_weights.build(folder, ["clipscore"], pixels=64)
+    take_a_step(configure(folder, method, "clipscore", ["batch=1", "rank=128"]), tmp_path)
+
+
+def test_parts_of_a_batch_add_up_to_it(weights, tmp_path):
+    gradients = []
+    for parts in ("null", "1"):
+        config = configure(weights, "draft_k", settings=[f"micro_batch={parts}", "guidance_scale=1"])
+        cell = Cell(config, tmp_path, tmp_path, Console(quiet=True))
+        (reward,) = cell.trainer._updates()
+        gradients.append((reward, torch.cat([p.grad.flatten() for p in cell.policy.parameters()])))
+    assert len(cell.trainer.batches(cell.trainer.parts)) == 2
+    (whole_reward, whole), (reward, sum_of_parts) = gradients
+    assert reward == pytest.approx(whole_reward, abs=1e-4)
+    assert (sum_of_parts - whole).norm() < 0.01 * whole.norm()
+
+
+def test_a_batch_that_does_not_divide_is_one_line(weights, tmp_path):
+    command = ["--suite", "sd15", "--method", "draft_k", "--reward", "pickscore", "--out", str(tmp_path)]
+    settings = [f"--set={text}" for text in (*SMALL, f"weights={weights}", "batch=4", "micro_batch=3")]
+    done = CliRunner().invoke(app, [*command, *settings])
+    assert done.exit_code == 2
+    assert "batch=4 does not divide into 1 processes x 3 prompts" in done.output
+
+
+def test_a_whole_run_is_marked_and_tables_refuse_it(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(StableDiffusion15, "chunk", 64)  # faster where images are small
+    model = str(weights / "stable-diffusion-v1-5")
+    command = [
+        "--suite",
+        "sd15",
+        "--model",
+        model,
+        "--reward",
+        "aesthetic",
+        "--budget",
+        "1step",
+        "--out",
+        str(tmp_path),
+    ]
+    command += [f"--set={text}" for text in (*SMALL, f"weights={weights}")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "weights are random" in done.output
+    (folder,) = (path.parent for path in tmp_path.rglob("summary.json"))
+    summary = records.read_summary(folder)
+    assert summary.random_weights
+    assert set(summary.heldout) == {"pickscore", "clipscore", "symmetry", "compressibility"}  # imagereward is not there
+    config = records.read_json(folder / "run.json")["config"]
+    assert config["suite_options"] == {"model": model, "weights": str(weights)}
+    assert config["settings"]["rank"] == 4
+    runs, _, problems = read_tree(tmp_path)
+    assert runs.empty
+    assert problems.problem.str.contains("random weights").all()
+    again = CliRunner().invoke(app, command)
+    assert "this run is done" in again.output
+
+
+def test_the_shortcut_is_the_base_with_the_published_kind_of_lora(weights):
+    suite = suites.find("sd15", weights=str(weights)).load()
+    x, embeds = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), suite.embed(["a cat"])
+    plain = StableDiffusionPipeline.from_pretrained(weights / "stable-diffusion-v1-5", safety_checker=None)
+    with torch.no_grad():
+        base, ours = (unet(x, 501, embeds).sample for unet in (plain.unet, suite.shortcut))
+        plain.load_lora_weights(weights / "hyper-sd", weight_name="Hyper-SD15-4steps-lora.safetensors")
+        torch.testing.assert_close(ours, plain.unet(x, 501, embeds).sample, rtol=1e-3, atol=1e-4)
+    assert (ours - base).abs().max() > 1e-3
+
+
+def test_sampling_is_the_pipelines_own(weights):
+    """Fresh LoRA: the executor's 50 guided steps are what diffusers' pipeline does with these weights."""
+    config = configure(weights, settings=["guidance_scale=1.5"])  # more would blow the schedulers' rounding up
+    suite = config.load_suite()
+    executor = build_executor(suite, config.settings, 1, False, 0)
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = executor.run(sampler_plan(executor.timesteps, lambda t: (1,)), x, suite.embed(["a cat"]))
+        options = {"num_inference_steps": 50, "guidance_scale": 1.5, "latents": x, "output_type": "latent"}
+        torch.testing.assert_close(ours, suite.pipeline("a cat", **options).images, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors",
+         r"suite sd15: .*stable-diffusion-v1-5 lacks unet/diffusion_pytorch_model\.safetensors: hf download "
+         r"stable-diffusion-v1-5/stable-diffusion-v1-5 unet/diffusion_pytorch_model\.safetensors --local-dir .*3\.4"),
+        ("hyper-sd/Hyper-SD15-4steps-lora.safetensors", "lacks Hyper-SD15-4steps-lora.*ByteDance/Hyper-SD"),
+        ("hpdv2/train.json", "lacks train.json: hf download --repo-type dataset ymhao/HPDv2 train.json"),
+        ("pickscore/model.safetensors", "pickscore: .*lacks model.safetensors: hf download yuvalkirstain/PickScore_v1"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("half", [False, True])
+def test_a_missing_or_half_file_is_one_line_before_anything_is_loaded(file, line, half, weights, tmp_path, monkeypatch):
+    copy = tmp_path / "weights"
+    shutil.copytree(weights, copy)
+    path = copy / file
+    if half:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        line = line.replace("lacks", "has only a part of")
+    else:
+        path.unlink()
+    monkeypatch.setattr(StableDiffusion15, "load_pipeline", lambda self: pytest.fail("loads"))
+    settings = [f"--set={text}" for text in (*SMALL, f"weights={copy}")]
+    done = CliRunner().invoke(app, ["--suite", "sd15", "--reward", "pickscore", "--out", str(tmp_path), *settings])
+    assert done.exit_code == 2
+    (problem,) = [text for text in done.output.splitlines() if text.startswith("error: ")]
+    assert re.search(line, problem), problem
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["model=/nowhere/at-all"], "model /nowhere/at-all is no folder"),
+        (["model=someone/some-model"], "lacks model_index.json"),
+        (["few_step=my.safetensors"], "few_step my.safetensors is no file; expected hyper-sd, tcd or a LoRA file"),
+        (["prompt_set=poems"], "Input should be 'hpdv2' or 'animals', got 'poems'"),
+        (["hps=v3"], "Input should be 'v2.1' or 'v2.0'"),
+    ],
+)
+def test_wrong_options_are_one_line(settings, line, weights, tmp_path):
+    given = [f"--set={text}" for text in (*SMALL, f"weights={weights}", *settings)]
+    done = CliRunner().invoke(app, ["--suite", "sd15", "--reward", "pickscore", "--out", str(tmp_path), *given])
+    assert done.exit_code == 2
+    (problem,) = [text for text in done.output.splitlines() if text.startswith("error: ")]
+    assert line in problem
+
+
+def test_mini_has_no_model_to_choose():
+    done = CliRunner().invoke(app, ["--model", "somewhere"])
+    assert done.exit_code == 2
+    assert "unknown setting of shortft 'model'" in done.output
+
+
+def test_the_suites_settings_are_the_papers_unless_set(weights):
+    config = resolve("sd15", "shortft", "pickscore", 0, None, "cuda", None, [f"weights={weights}"])
+    assert (config.settings.rank, config.settings.precision) == (128, "bfloat16")
+    assert training_timesteps(config.build_suite(), config)[:2] == [981, 961]
+    assert configure(weights).settings.precision == "float32"
+
+
+def test_prompts_are_held_out_from_training(weights):
+    for options in ({"prompt_set": "hpdv2"}, {"prompt_set": "animals"}):
+        suite = suites.find("sd15", weights=str(weights), **options)
+        parts = {name: suite.prompts(name, 256) for name in ("train", "validation", "test", "combinations")}
+        assert len(parts["test"]) == 256
+        sets = [set(part) for part in parts.values()]
+        assert sum(map(len, sets)) == len(set.union(*sets))
+        assert parts == {name: suite.prompts(name, 256) for name in parts}
+    assert len(prompts.ANIMALS) == len(parts["train"]) == 45
+    assert parts["combinations"][0] == "a cat riding a bike"
+
+
+def test_the_fingerprint_knows_the_weights(weights, tmp_path):
+    copy = tmp_path / "weights"
+    shutil.copytree(weights, copy)
+    same, other = (suites.find("sd15", weights=str(folder)) for folder in (weights, copy))
+    assert same.fingerprint(True) == other.fingerprint(True) != other.fingerprint(False)
+    path = copy / "stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert same.fingerprint(True) != suites.find("sd15", weights=str(copy)).fingerprint(True)
