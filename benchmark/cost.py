@@ -67,7 +67,7 @@ def make_call(cell: Cell, part: str, images: int, key, backward: bool):
     executor, suite, batch = cell.executor, cell.suite, cell.trainer.batch()
     size = executor.policy.unet.config.sample_size
     latents = torch.randn((images, executor.policy.unet.config.in_channels, size, size), device=suite.device)
-    prompts = list(itertools.islice(itertools.cycle(batch.prompts), images))
+    prompts, vae = list(itertools.islice(itertools.cycle(batch.prompts), images)), suite.pipeline.vae
     if part == "denoiser":
         model, slotted, _, attached = key
         merged = executor.policy.weights(executor.policy.slots if slotted else (), model)
@@ -78,18 +78,19 @@ def make_call(cell: Cell, part: str, images: int, key, backward: bool):
         def forward():
             return executor.policy.call(model, latents, 501, embeds, given)
     elif part == "decoder":
-        inputs = [latents.requires_grad_()] * backward
+        given = latents.to(vae.dtype).requires_grad_(backward)
+        inputs = [given] * backward
 
         def forward():
-            return suite.pipeline.vae.decode(latents / 0.9, return_dict=False)[0]
+            return vae.decode(given / 0.9, return_dict=False)[0]
     else:
         with torch.no_grad():
-            pixels = suite.pipeline.vae.decode(latents, return_dict=False)[0].clamp(-1, 1) / 2 + 0.5
+            pixels = vae.decode(latents.to(vae.dtype), return_dict=False)[0].float().clamp(-1, 1) / 2 + 0.5
         pixels.requires_grad_(backward)
-        inputs, reward = [pixels] * backward, suite.reward(cell.config.reward)
+        inputs = [pixels] * backward
 
         def forward():
-            return reward(pixels, prompts)
+            return cell.trainer.reward.score(pixels, prompts)
 
     def run() -> None:
         with torch.set_grad_enabled(backward):

@@ -48,17 +48,18 @@ class Counted(Reward):
         self.scale, self.differentiable = reward.scale, reward.differentiable
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        scores = self._score(images, prompts)
+        scores = self.score(images, prompts)
         backward = scores.requires_grad
 
         def cost() -> tuple[int, int]:
             x = images[:1].detach().clone().requires_grad_(backward)
-            return measure(lambda: self._score(x, prompts[:1]), [x] * backward)
+            return measure(lambda: self.score(x, prompts[:1]), [x] * backward)
 
         self.ledger.call("reward", len(images), (self.name, backward), cost, backward)
         return scores
 
-    def _score(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+    def score(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        """Scores in the run's precision, not entered."""
         if self.precision == torch.float32:
             return self.reward(images, prompts)
         with torch.autocast(images.device.type, self.precision):
