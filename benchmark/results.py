@@ -137,6 +137,17 @@ class Results:
             return None
         return pd.DataFrame([{"method": name} | row for name, row in content["methods"].items()])
 
+    @cached_property
+    def gpu(self) -> pd.DataFrame:
+        """One row per GPU, method and batch at Stable Diffusion 1.5's shape (``benchmark.gpu``), not narrow ones."""
+        rows = []
+        for path in sorted((self.root / "gpu").glob("*.json")):
+            content = read_json(path) or {}
+            if content.get("narrow") is False and isinstance(content.get("rows"), list):
+                device = content["environment"]["device"]
+                rows += [{"device": device, "pixels": content["pixels"]} | row for row in content["rows"]]
+        return pd.DataFrame(rows)
+
     def seconds_per_operation(self, variant: str) -> float | None:
         """Speed of a method's step in the cost benchmark, alone on the machine; None where it has none.
 

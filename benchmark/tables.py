@@ -258,6 +258,25 @@ def cost(results: Results) -> Table:
     )  # fmt: skip
 
 
+def gpu(results: Results) -> Table:
+    """What a step costs at Stable Diffusion 1.5's shape."""
+    title, table = "Cost of an optimiser step at Stable Diffusion 1.5's shape, on GPUs", results.gpu
+    columns = {"seconds": "{:.3f}", "images_per_second": "{:.2f}", "peak_mb": "{:.0f}", "ratio": "{:.3f}",
+               "share": "{:.0%}"}  # fmt: skip
+    if table.empty:
+        return Table("gpu", title, "Not measured.", pd.DataFrame(), pd.DataFrame(columns=["method", *columns]))
+    frame = table.sort_values(["device", "variant", "batch"], kind="stable")
+    shown = frame.rename(columns={"variant": "method"})[["device", "method", "batch", *columns]].copy()
+    for column, code in columns.items():
+        shown[column] = ["" if pd.isna(x) else code.format(x) for x in shown[column]]
+    return Table(
+        "gpu", title,
+        "Random weights in the true architectures (`results/gpu`), bfloat16; seconds of a step, images a second, peak "
+        "memory of the GPU, ratio to the same calls timed alone, share of the rate of a large matrix product there.",
+        frame, shown,
+    )  # fmt: skip
+
+
 def gradients(results: Results) -> Table:
     """Variance and bias of the gradient estimates."""
     title = f"Gradient estimates, suite {results.suite}"
@@ -347,7 +366,7 @@ def state(results: Results) -> Table:
     return Table("state", f"State of the matrix, suite {results.suite}", note, frame, frame.astype(str))
 
 
-TABLES = (table1, table2, table3, controls, spacing, side_effects, time_to_target, cost, gradients, rates, state)
+TABLES = (table1, table2, table3, controls, spacing, side_effects, time_to_target, cost, gpu, gradients, rates, state)
 
 
 def build(results: Results) -> list[Table]:

@@ -19,7 +19,7 @@ def run(*arguments: str):
 
 def test_a_dry_run_steps_without_a_connection_and_writes_nothing(tmp_path):
     done = run("--dry-run", "--reward", "clipscore", "--set", "rank=4", "--out", str(tmp_path),
-               "--method", "draft_k", "--method", "shortft checkpoint=true")  # fmt: skip
+               "--method", "draft_k")  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "diffusers==" in done.output
     assert "nothing was downloaded" in done.output
@@ -27,13 +27,13 @@ def test_a_dry_run_steps_without_a_connection_and_writes_nothing(tmp_path):
 
 
 def test_the_record_has_every_method_and_batch(tmp_path):
-    methods = ["--method", "draft_k", "--method", "shortft", "--method", "shortft checkpoint=true"]
+    methods = ["--method", "shortft", "--method", "shortft checkpoint=true"]
     done = run(*NARROW, *methods, "--batch", "1", "--batch", "2", "--out", str(tmp_path))
     assert done.exit_code == 0, done.output
     (path,) = tmp_path.glob("cpu-*.json")
     record = json.loads(path.read_text())
     rows = {(row["variant"], row["batch"]): row for row in record["rows"]}
-    assert set(rows) == {(v, b) for v in ("draft_k", "shortft", "shortft checkpoint=true") for b in (1, 2)}
+    assert set(rows) == {(v, b) for v in ("shortft", "shortft checkpoint=true") for b in (1, 2)}
     assert record["narrow"]
     assert record["environment"]["versions"]["torch"]
     for (variant, batch), row in rows.items():

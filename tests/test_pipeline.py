@@ -23,7 +23,8 @@ def clone(tmp_path_factory) -> Path:
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in files:
-        if not name.startswith("results/") and (ROOT / name).exists():
+        recorded = name.startswith("results/") and not name.startswith("results/gpu/")
+        if not recorded and (ROOT / name).exists():
             (there / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, there / name)
     subprocess.run(["git", "init", "--quiet"], cwd=there, check=True)

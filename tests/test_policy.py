@@ -100,3 +100,17 @@ def test_in_bfloat16_the_slots_and_their_gradients_are_float32():
 def test_beside_refuses_a_convolution():
     with pytest.raises(ValueError, match=r"linear layers; .*conv1 is none"):
         Policy(tiny_unet(), slots=1, rank=2, targets=["conv1"], lora="beside")
+
+
+def test_compiled_calls_are_the_same_calls():
+    plain, compiled = (Policy(tiny_unet(), tiny_unet(1), slots=2, rank=2, lora="beside") for _ in range(2))
+    compiled.compile(backend="eager")  # the graph as torch.compile sees it, without the minute that code takes
+    embeds, gradients = torch.ones(2, 3, 16), []
+    for policy in (plain, compiled):
+        randomise(policy)
+        found = [policy.noise_pred(model, noise(), t, embeds, slots)
+                 for model in ("base", "shortcut") for t in (501, 1) for slots in ((), (1,), (1, 2))]  # fmt: skip
+        policy.backward(sum(x.square().mean() for x in found))
+        gradients.append([*found, *(p.grad for p in policy.parameters())])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)

@@ -10,6 +10,7 @@ import pytest
 
 from benchmark import tables
 from benchmark.profile import Profile
+from benchmark.records import write_json
 from benchmark.results import Results
 from tests.synthetic import write_tree
 
@@ -44,6 +45,21 @@ def test_the_numbers_are_those_of_the_records(root):
     lora, ours = (results.gains(v, "hps")[:1] for v in ("shortft-one-lora", "shortft"))
     assert gap.difference == pytest.approx((lora - ours).mean())
     assert made["state"].frame.seeds.sum() == len(results.runs) == 9
+
+
+def test_the_gpus_table_is_of_true_architectures_only(root):
+    results = Results.read(root, Profile.read(SMOKE), "mini")
+    assert tables.gpu(results).note == "Not measured."
+    row = {"variant": "draft_k", "batch": 4, "seconds": 1.5, "images_per_second": 2.667, "peak_mb": 9000.0,
+           "ratio": 1.01, "share": 0.4, "images": 4, "operations": 10}  # fmt: skip
+    for name, narrow in (("one", False), ("two", True)):
+        record = {"environment": {"device": f"GPU {name}"}, "narrow": narrow, "pixels": 512, "rows": [row]}
+        write_json(root / "gpu" / f"{name}.json", record)
+    table = tables.gpu(Results.read(root, Profile.read(SMOKE), "mini"))
+    assert table.shown.to_dict("records") == [
+        {"device": "GPU one", "method": "draft_k", "batch": 4, "seconds": "1.500", "images_per_second": "2.67",
+         "peak_mb": "9000", "ratio": "1.010", "share": "40%"}
+    ]  # fmt: skip
 
 
 def test_what_is_missing_or_bad_is_said(root):

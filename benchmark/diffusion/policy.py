@@ -229,10 +229,10 @@ class Policy:
         finally:
             self._beside = {}
 
-    def compile(self) -> None:
+    def compile(self, backend: str = "inductor") -> None:
         """Run calls as ``torch.compile`` makes them; the first of each shape then takes a minute or more."""
         for model in ("base", "shortcut"):
-            self._compiled[model] = torch.compile(self._run)
+            self._compiled[model] = torch.compile(self._run, backend=backend)
 
     def noise_pred(
         self, model: str, latents: torch.Tensor, t: int, prompt_embeds: torch.Tensor, slots: Sequence[int] = ()
