@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 import methods
 
 from . import records, suites
-from .config import InputError, RunConfig, Settings, read_prompts
+from .config import RunConfig, Settings, read_prompts
 from .diffusion import Executor, Plan, Policy, sampler_plan
 from .evaluation import VARIED, VARIED_ON_CURVE, Evaluation, evaluate
 from .pictures import before_and_after, thumbnails
@@ -112,8 +112,6 @@ class Cell:
         if track:
             self.accelerator.init_trackers("benchmark", config=_flat(config.model_dump(mode="json")))
         reward = self.suite.reward(config.reward)
-        if self.method.needs_gradient and not reward.differentiable:
-            raise InputError(f"{config.method} needs the reward's gradient, and {config.reward} has none; use ddpo")
         self.trainer = Trainer(config, self.suite, self.executor, self.method, reward, prompts, self.accelerator)
         self.curve: list[dict[str, float]] = []
         self.stop = False

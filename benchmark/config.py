@@ -206,6 +206,8 @@ def resolve(
         raise unknown("reward", error.args[0], [*chosen.reward_names(), *chosen.combinations]) from None
     except ValueError as error:
         raise InputError(str(error)) from None
+    if built.needs_gradient and not chosen.differentiable(reward):
+        raise InputError(f"{method} needs the reward's gradient, and {reward} has none; use ddpo")
     if built.needs_shortcut and not chosen.has_shortcut:
         raise InputError(f"method {method} needs a few-step model, and suite {suite} has none")
     budget = chosen.standard_budget if budget is None else budget

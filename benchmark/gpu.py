@@ -218,7 +218,7 @@ def main(
                     given = [f"weights={folder}", "prompt_set=animals", f"batch={size}", *(set_ or []), *options]
                     configs[variant, size] = resolve("sd15", name, reward, 0, "1000000step", device, None, given)
             first = next(iter(configs.values()))
-            wanted = [name for name in first.build_suite().reward_weights(reward) if name in random_weights.PUBLISHED]
+            wanted = [name for name in first.build_suite().reward_weights(reward) if name in random_weights.REWARDS]
             console.print("drawing random weights")
             random_weights.build(Path(folder), wanted, narrow, pixels)
             models = Models(first.load_suite())

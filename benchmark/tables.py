@@ -135,6 +135,24 @@ def table1(results: Results) -> Table:
     )  # fmt: skip
 
 
+def published_scale(results: Results) -> Table:
+    """HPSv2 as papers on Stable Diffusion show it, whatever reward was trained."""
+    rows, shown = [], []
+    for variant in results.variants():
+        for reward in results.rewards():
+            runs = results.of(variant, reward)
+            column = "reward_after" if reward == "hps20" else "heldout.hps20.after"
+            if not len(runs) or column not in runs:
+                continue
+            before, after = (100 * runs[column.replace("after", when)].mean() for when in ("before", "after"))
+            rows.append({"variant": variant, "reward": reward, "seeds": len(runs), "before": before, "after": after})
+            shown.append({"method": variant, "reward": reward, "seeds": seeds_of(results, variant, reward),
+                          "base model": f"{before:.2f}", "HPSv2": f"{after:.2f}"})  # fmt: skip
+    note = "Mean over seeds and held-out prompts, v2.0 x 100. " + published("table1")
+    title = f"HPSv2 on the published scale, suite {results.suite}"
+    return Table("published_scale", title, note, pd.DataFrame(rows), pd.DataFrame(shown))
+
+
 def against(results: Results, name: str, title: str, note: str, ours: str, others: list[str]) -> Table:
     """Variants beside ``ours``, with the paired difference of their final reward to it."""
     rewards = [r for r in results.rewards() if any(results.expected(v, r) for v in others)]
@@ -370,7 +388,8 @@ TABLES = (table1, table2, table3, controls, spacing, side_effects, time_to_targe
 
 
 def build(results: Results) -> list[Table]:
-    return [make(results) for make in TABLES]
+    made = [make(results) for make in TABLES]
+    return made + [published_scale(results)] * (results.suite == "sd15")
 
 
 def write(tables: list[Table], folder: Path) -> None:

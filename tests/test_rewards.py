@@ -36,7 +36,17 @@ def test_compressibility_follows_the_true_jpeg_size(renders):
     assert np.corrcoef(sizes, scores)[0, 1] < -0.95
 
 
-@pytest.mark.parametrize("name", list(PIXEL_REWARDS))
+def test_the_jpeg_reward_is_the_files_size_and_has_no_gradient(renders):
+    file = io.BytesIO()
+    Image.fromarray(renders[0]).save(file, "JPEG", quality=95)
+    jpeg = PIXEL_REWARDS["jpeg"]()
+    images = unit(renders[:2]).requires_grad_()
+    assert jpeg(images, [])[0].item() == pytest.approx(-file.tell() / 1000)
+    assert not jpeg.differentiable
+    assert not jpeg(images, []).requires_grad
+
+
+@pytest.mark.parametrize("name", [name for name, cls in PIXEL_REWARDS.items() if cls.differentiable])
 def test_gradients_agree_with_finite_differences(name):
     image = torch.rand((1, 3, 16, 16), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(lambda x: PIXEL_REWARDS[name]()(x, []), image.requires_grad_())

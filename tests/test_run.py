@@ -211,6 +211,7 @@ def test_the_lora_of_a_run_loads_in_plain_diffusers(tmp_path):
         (["--method", "shortfd"], "Did you mean 'shortft'?"),
         (["--reward", "hsp"], "Did you mean 'hps'?"),
         (["--suite", "maxi"], "unknown suite"),
+        (["--reward", "hps + jpeg"], "shortft needs the reward's gradient, and 1*hps + 1*jpeg has none"),
         (["--budget", "much"], "positive amount with a unit"),
         (["--budget", "-1s"], "positive amount with a unit"),
         (["--device", "cuda:99"], "CUDA"),

@@ -101,7 +101,7 @@ def test_a_reward_costs_the_same_with_and_without_gradient(suite):
     """PyTorch's fused attention without gradient would hide most of a reward's operations from the counter."""
     plain = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with_gradient = plain.clone().requires_grad_()
-    for name in suite.reward_names():
+    for name in suite.scored_rewards():
         reward = suite.reward(name)
         without, _ = measure(lambda reward=reward: reward(plain, ["a red circle"]), [])
         forward, _ = measure(lambda reward=reward: reward(with_gradient, ["a red circle"]), [with_gradient])

@@ -47,6 +47,15 @@ def test_the_numbers_are_those_of_the_records(root):
     assert made["state"].frame.seeds.sum() == len(results.runs) == 9
 
 
+def test_hps_on_the_published_scale(root):
+    results = Results.read(root, Profile.read(SMOKE), "mini")
+    assert "published_scale" not in [table.name for table in tables.build(results)]
+    results.runs["heldout.hps20.before"], results.runs["heldout.hps20.after"] = 0.2691, 0.3388
+    row = tables.published_scale(results).shown.iloc[0]
+    assert (row["base model"], row["HPSv2"]) == ("26.91", "33.88")
+    assert "26.91" in tables.published_scale(results).note
+
+
 def test_the_gpus_table_is_of_true_architectures_only(root):
     results = Results.read(root, Profile.read(SMOKE), "mini")
     assert tables.gpu(results).note == "Not measured."

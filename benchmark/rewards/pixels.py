@@ -1,11 +1,13 @@
-"""Rewards that need no model: symmetry and compressibility."""
+"""Rewards that need no model: symmetry and compressibility, and the true size of a JPEG file."""
 
 from __future__ import annotations
 
+import io
 import math
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from .interface import Reward
 
@@ -52,7 +54,7 @@ class Compressibility(Reward):
 
     A coefficient c with quantisation step q costs about log2(1 + |c / q|) bits for its size; the sum over the 8x8
     blocks of Y, Cb and Cr (chroma at half resolution, quality 95), in bits per pixel. A proxy of DDPO's
-    compressibility (Black et al., ICLR 2024), which is not differentiable.
+    compressibility (Black et al., ICLR 2024), which is not differentiable: ``JpegSize``.
     """
 
     name = "compressibility"
@@ -85,4 +87,23 @@ class Compressibility(Reward):
         return -bits / (images.shape[-2] * images.shape[-1])
 
 
-PIXEL_REWARDS: dict[str, type[Reward]] = {cls.name: cls for cls in (Symmetry, Compressibility)}
+class JpegSize(Reward):
+    """Minus the size of the JPEG file of quality 95 in kB: DDPO's compressibility, without a gradient."""
+
+    name = "jpeg"
+    version = "pillow-q95"
+    scale = "minus kB; at 512 pixels about -150 to -10"
+    differentiable = False
+
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        pixels = (images.detach() * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+        return images.new_tensor([-self._bytes(image) / 1000 for image in pixels])
+
+    @staticmethod
+    def _bytes(image) -> int:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=95)
+        return file.tell()
+
+
+PIXEL_REWARDS: dict[str, type[Reward]] = {cls.name: cls for cls in (Symmetry, Compressibility, JpegSize)}

@@ -154,6 +154,10 @@ class Suite(abc.ABC):
                 weights[part] = weights.get(part, 0.0) + weight * inner
         return weights
 
+    def differentiable(self, text: str) -> bool:
+        """Whether a reward has a gradient to the images. Every learned reward has one."""
+        return all(PIXEL_REWARDS[name].differentiable for name in self.reward_weights(text) if name in PIXEL_REWARDS)
+
     def reward(self, text: str) -> Reward:
         """The reward of a name or an expression, on the suite's device."""
         return combine(canonical(self.reward_weights(text)), self._plain_reward)

@@ -23,12 +23,13 @@ from peft.utils import get_peft_model_state_dict
 from rich.console import Console
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ...rewards.published import PUBLISHED, aesthetic, hps, imagereward
+from ...rewards.published import aesthetic, hps, imagereward
 from ..mini import card, world
-from .suite import FEW_STEP, HUB, RANDOM
+from .suite import FEW_STEP, HUB, RANDOM, StableDiffusion15
 
 console = Console(highlight=False, soft_wrap=True)
 VOCABULARY = 49408  # CLIP's
+REWARDS = tuple(StableDiffusion15.learned_rewards)
 
 # Narrow ones keep every kind of layer and the number of blocks.
 UNET = {"cross_attention_dim": 768, "block_out_channels": (320, 640, 1280, 1280)}
@@ -144,8 +145,8 @@ def build_imagereward(folder: Path, narrow: bool) -> None:
 
 def build_reward(folder: Path, name: str, narrow: bool) -> None:
     """Write a reward's files below the weights folder."""
-    if name == "hps":
-        build_hps(folder / "hps" / hps.VERSIONS["v2.1"], narrow)
+    if name in ("hps", "hps20"):
+        build_hps(folder / "hps" / hps.VERSIONS["v2.1" if name == "hps" else "v2.0"], narrow)
     elif name == "imagereward":
         build_imagereward(folder / "imagereward", narrow)
     else:
@@ -188,19 +189,19 @@ def main(
     narrow: Annotated[bool, typer.Option("--narrow", help="Narrow architectures, for a CPU.")] = False,
     pixels: Annotated[int, typer.Option(min=64, help="A side of the images, a multiple of 64.")] = 512,
     reward: Annotated[
-        list[str] | None, typer.Option(help=f"Repeat for several of {', '.join(PUBLISHED)}; all of them.")
+        list[str] | None, typer.Option(help=f"Repeat for several of {', '.join(REWARDS)}; all of them.")
     ] = None,
 ) -> None:
     """Write random weights in Stable Diffusion 1.5's shape."""
-    unknown = sorted(set(reward or []) - set(PUBLISHED))
+    unknown = sorted(set(reward or []) - set(REWARDS))
     if unknown or pixels % 64:
         problem = f"unknown reward {unknown[0]!r}" if unknown else f"{pixels} pixels are no multiple of 64"
-        print(f"error: {problem}; rewards are {', '.join(PUBLISHED)}", file=sys.stderr)
+        print(f"error: {problem}; rewards are {', '.join(REWARDS)}", file=sys.stderr)
         raise typer.Exit(2)
     if folder.exists() and any(folder.iterdir()) and not (folder / RANDOM).exists():
         print(f"error: {folder} holds other files; name an empty folder", file=sys.stderr)
         raise typer.Exit(2)
-    model = build(folder, reward or list(PUBLISHED), narrow, pixels)
+    model = build(folder, reward or list(REWARDS), narrow, pixels)
     console.print(f"written; python -m benchmark.run --suite sd15 --model {model} --set weights={folder}")
 
 

@@ -16,7 +16,6 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from pydantic import Field
 
 from ...rewards import Reward, RewardError
-from ...rewards.published import PUBLISHED
 from ...rewards.published import find as find_reward
 from ...rewards.published.weights import WeightFile, require, sampled_digest, weights_folder
 from ..interface import Suite, SuiteError, SuiteOptions
@@ -38,6 +37,11 @@ FEW_STEP = {
 }
 
 
+def _published(name: str) -> tuple[type[Reward], dict]:
+    """The class of a learned reward, and what picks its checkpoint."""
+    return (find_reward("hps"), {"version": "v2.0"}) if name == "hps20" else (find_reward(name), {})
+
+
 def model_files() -> list[WeightFile]:
     """The base model's files below its own folder; safety checker and the rest of the repository are not used."""
     files = [WeightFile("model_index.json", HUB, "")]
@@ -57,7 +61,6 @@ class SD15Options(SuiteOptions):
         description="the shortcut: hyper-sd (the paper's; trained with human feedback), tcd (without), or a LoRA file",
     )
     prompt_set: Literal["hpdv2", "animals"] = Field("hpdv2", description="what is drawn: HPDv2's prompts, or animals")
-    hps: Literal["v2.1", "v2.0"] = Field("v2.1", description="HPSv2's checkpoint; the paper's figures fit v2.0")
     weights: str | None = Field(None, description="folder of all other files; none: $REWARD_WEIGHTS, or weights")
 
 
@@ -73,7 +76,8 @@ class StableDiffusion15(Suite):
     lora = "beside"
     chunk = 8
     learned_rewards = {
-        "hps": "HPSv2: CLIP ViT-H-14 trained on human choices",
+        "hps": "HPSv2 (v2.1): CLIP ViT-H-14 trained on human choices",
+        "hps20": "HPSv2 (v2.0), its first checkpoint: the scale of the published tables, which show it x100",
         "imagereward": "ImageReward: BLIP trained on experts' rankings",
         "pickscore": "PickScore: CLIP ViT-H-14 trained on users' choices",
         "aesthetic": "the LAION aesthetic predictor on CLIP ViT-L/14",
@@ -117,11 +121,12 @@ class StableDiffusion15(Suite):
         known = FEW_STEP.get(self.options.few_step)
         return known.at(self.weights) if known else Path(self.options.few_step)
 
-    def _reward_options(self, name: str) -> dict:
-        return {"version": self.options.hps} if name == "hps" else {}
-
     def _reward_files(self, name: str) -> list[WeightFile]:
-        return find_reward(name).files(**self._reward_options(name))
+        """The files of a reward; none of one that needs no model."""
+        if name not in self.learned_rewards:
+            return []
+        published, options = _published(name)
+        return published.files(**options)
 
     # -- what a suite has to say
 
@@ -136,8 +141,7 @@ class StableDiffusion15(Suite):
             if self.options.prompt_set == "hpdv2":
                 require("suite sd15", prompts.HPDV2, self.weights)
             for name in self.reward_weights(reward) if reward else ():
-                if name in PUBLISHED:
-                    require(name, self._reward_files(name), self.weights)
+                require(name, self._reward_files(name), self.weights)
         except RewardError as error:
             raise SuiteError(str(error)) from None
 
@@ -148,7 +152,7 @@ class StableDiffusion15(Suite):
     def fingerprint(self, shortcut: bool) -> str:
         files = [file.at(self.model) for file in model_files()] + ([self.few_step] if shortcut else [])
         for name in self.scored_rewards():
-            files += [file.at(self.weights) for file in self._reward_files(name)] if name in PUBLISHED else []
+            files += [file.at(self.weights) for file in self._reward_files(name)]
         digests = [sampled_digest(file) for file in files]
         if self.options.prompt_set == "hpdv2":
             digests.append(prompts.digest(self.weights))
@@ -159,7 +163,7 @@ class StableDiffusion15(Suite):
         there = []
         for name in self.reward_names():
             try:
-                require(name, self._reward_files(name) if name in PUBLISHED else [], self.weights)
+                require(name, self._reward_files(name), self.weights)
             except RewardError:
                 continue
             there.append(name)
@@ -184,7 +188,8 @@ class StableDiffusion15(Suite):
         pipeline.unload_lora_weights()
 
     def load_learned_reward(self, name: str) -> Reward:
-        return find_reward(name)(self.weights, **self._reward_options(name))
+        published, options = _published(name)
+        return published(self.weights, **options)
 
     def prompts(self, split: str, count: int) -> list[str]:
         if self.options.prompt_set == "animals":
