@@ -314,12 +314,20 @@ def _plain(interval: Interval | None) -> tuple[float | None, ...]:
     return tuple(float(f"{x:.6g}") if np.isfinite(x) else None for x in interval)
 
 
+def overview(verdicts: list[dict]) -> list[str]:
+    """The verdicts as lines of a table."""
+    lines = ["| | claim | source | verdict |", "|---|---|---|---|"]
+    lines += [f"| {v['id']} | {v['text']} | {v['source']} | **{v['verdict']}** |" for v in verdicts]
+    return [
+        *lines,
+        "",
+        "*summary*: a figure that stands in an AI summary of the paper and in no source of the paper itself.",
+    ]
+
+
 def markdown(verdicts: list[dict], title: str) -> str:
     """The verdicts as a table, then every comparison."""
-    lines = [f"# Verdicts, {title}", "", "| | claim | source | verdict |", "|---|---|---|---|"]
-    for v in verdicts:
-        lines.append(f"| {v['id']} | {v['text']} | {v['source']} | **{v['verdict']}** |")
-    lines += ["", "*summary*: a figure that stands in an AI summary of the paper and in no source of the paper itself."]
+    lines = [f"# Verdicts, {title}", "", *overview(verdicts)]
     for v in verdicts:
         lines += ["", f"## {v['id']}. {v['text']}: {v['verdict']}", ""]
         if not v["comparisons"]:

@@ -21,7 +21,7 @@ import typer
 import yaml
 from rich.console import Console
 
-from .claims import efficiency, judge, markdown, read_claims
+from .claims import efficiency, judge, markdown, overview, read_claims
 from .profile import Profile, ProfileError
 from .records import write_json, write_text
 from .results import Results
@@ -32,6 +32,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 PUBLISHED = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
 NOT_MEASURED = "not measured"
+MARKS = ("<!-- verdicts -->", "<!-- end of verdicts -->")  # where a README has the table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -401,6 +402,15 @@ def write(tables: list[Table], folder: Path) -> None:
             write_text(folder / f"{table.name}.{ending}", text)
 
 
+def into_readme(readme: Path, judged: list[dict]) -> None:
+    """Put the table of verdicts between the marks in a text file. Raises ProfileError where there are none."""
+    text = readme.read_text(encoding="utf-8")
+    if not all(text.count(mark) == 1 for mark in MARKS):
+        raise ProfileError(f"{readme} must have the lines {MARKS[0]} and {MARKS[1]} once each")
+    before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+    write_text(readme, "\n".join([before + MARKS[0], *overview(judged), MARKS[1]]) + after)
+
+
 def open_results(params: Path, root: Path) -> list[Results]:
     """The results of every suite of a profile. Raises ProfileError."""
     profile = Profile.read(params)
@@ -415,6 +425,9 @@ def main(
     params: Annotated[Path, typer.Option(help="The profile: what the matrix should have.")] = Path("params.yaml"),
     results: Annotated[Path, typer.Option(help="The folder with the records.")] = Path("results"),
     claims: Annotated[Path, typer.Option(help="The claims and the rules that decide.")] = Path("claims.yaml"),
+    readme: Annotated[
+        Path | None, typer.Option(help=f"Also put the first suite's verdicts into this file, after {MARKS[0]}.")
+    ] = None,
 ) -> None:
     """Make all tables and verdicts anew from the records."""
     try:
@@ -434,6 +447,12 @@ def main(
         )
         for row in part.problems.itertuples():
             console.print(f"  {row.folder}: {row.problem}")
+    try:
+        if readme:
+            into_readme(readme, [verdict for verdict in verdicts if verdict["suite"] == loaded[0].suite])
+    except (OSError, ProfileError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
     write_text(results / "claims.md", "\n".join(texts))
     write_json(results / "claims.json", verdicts)
     console.print(f"written to {results / 'tables'}, {results / 'claims.md'}")

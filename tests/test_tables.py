@@ -56,6 +56,29 @@ def test_hps_on_the_published_scale(root):
     assert "26.91" in tables.published_scale(results).note
 
 
+def test_the_readme_has_the_verdicts(root, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("first\n" + "\n".join(tables.MARKS) + "\nlast\n")
+    assert command("--results", root, "--readme", readme).returncode == 0
+    lines = (root / "claims.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("| C") or line.startswith("| Q")]
+    assert len(table) == 14
+    text = readme.read_text()
+    assert "\n".join(table) in text
+    assert (text.startswith("first\n"), text.endswith("last\n")) == (True, True)
+    readme.write_text("no marks")
+    result = command("--results", root, "--readme", readme)
+    assert (result.returncode, "once each" in result.stderr) == (2, True)
+
+
+def test_this_repositorys_readme_has_the_recorded_verdicts():
+    """Where it fails: python -m benchmark.tables --readme README.md"""
+    if not (ROOT / "results/claims.md").exists():
+        pytest.skip("no results yet")
+    recorded = (ROOT / "results/claims.md").read_text().partition("\n\n")[2].partition("\n\n## ")[0]
+    assert recorded.strip() in (ROOT / "README.md").read_text()
+
+
 def test_the_gpus_table_is_of_true_architectures_only(root):
     results = Results.read(root, Profile.read(SMOKE), "mini")
     assert tables.gpu(results).note == "Not measured."
