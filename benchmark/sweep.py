@@ -140,7 +140,10 @@ def main(
     device: Annotated[str, typer.Option()] = "cpu",
     out: Annotated[Path | None, typer.Option(help="As of benchmark.run; of a profile results, else runs.")] = None,
     params: Annotated[
-        Path | None, typer.Option(help="A profile: its cells, those that the other options pick; enters them in DVC.")
+        Path | None,
+        typer.Option(
+            help="A profile: its cells, those that the other options pick. Of params.yaml they are entered in DVC."
+        ),
     ] = None,
     group: Annotated[list[str] | None, typer.Option(help="Of a profile: only these groups.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
@@ -174,7 +177,7 @@ def main(
     if csv:
         write_text(csv, frame.to_csv(index=False, float_format="%.6g"))
     done = [stage for stage, cell in stages.items() if cell.result() is not None]
-    if done:
+    if done and params.resolve() == Path("params.yaml").resolve():  # the profile that dvc.yaml reads
         commit(done)
     raise typer.Exit(bool(failed))
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmark.config import resolve
 from benchmark.profile import Profile, ProfileError, read_rates
 
 ROOT = Path(__file__).parents[1]
@@ -70,3 +71,14 @@ def test_a_file_that_is_no_profile_is_named(tmp_path):
     (tmp_path / "rates.yaml").write_text("a: fast\n")
     with pytest.raises(ProfileError, match="learning rates"):
         read_rates(tmp_path / "rates.yaml")
+
+
+@pytest.mark.parametrize("path", ["params.yaml", *sorted(f"profiles/{p.name}" for p in ROOT.glob("profiles/*.yaml"))])
+def test_every_cell_of_every_profile_is_a_run(path):
+    profile = Profile.read(ROOT / path)
+    for suite, variant, reward in {(key.suite, key.variant, key.reward) for key in profile.cells()}:
+        config = resolve(
+            suite, profile.method(variant), reward, 0, profile.budget, "cpu", None, profile.overrides(variant)
+        )
+        assert config.build_suite().name == suite
+        assert profile.settings.items() <= (dict(config.settings) | config.suite_options).items()
