@@ -383,12 +383,12 @@ def main(
         if not steps or len(steps) != len(at.split(",")):
             raise InputError(f"--at {at!r} is not a list of positive numbers of steps, such as 20,100")
         variants = parse(names, suite, reward, device)
-        shared = list(set_ or [])
-        base = resolve(suite, reference, reward, 0, f"{max(steps)}step", device, None, shared)
+        base = resolve(suite, reference, reward, 0, f"{max(steps)}step", device, None, set_ or [])
         base.build_suite().check(reward)
         if base.build_method().slots != 1:
             raise InputError(f"--reference {reference} has more than one LoRA slot; the reference run needs one")
-        variants = [(name, config.model_copy(update={"settings": base.settings})) for name, config in variants]
+        shared = {"settings": base.settings, "suite_options": base.suite_options}
+        variants = [(name, config.model_copy(update=shared)) for name, config in variants]
     except (InputError, SuiteError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -417,6 +417,7 @@ def main(
     name = base.folder(Path()).parts[1]
     records.write_text(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
     settings = {"protocol": PROTOCOL_VERSION, "weights": base.build_suite().fingerprint(True),
+                "random_weights": base.build_suite().random_weights,
                 "batches": batches, "redraws": redraws, "reference": base.model_dump(mode="json"),
                 **records.environment(device)}  # fmt: skip
     records.write_json(folder / f"{name}.json", settings)

@@ -110,7 +110,11 @@ class Results:
 
     # -- the probes; None where they were not made
 
-    def _table(self, *path: str, **options) -> pd.DataFrame | None:
+    def _table(self, *path: str, settings: str | None = None, **options) -> pd.DataFrame | None:
+        """A probe's table; ``settings``: the file beside it that says how it was made."""
+        folder = self.root.joinpath(self.suite, *path).parent
+        if settings and (read_json(folder / settings) or {}).get("random_weights"):
+            return None  # of models with random weights: no result
         try:
             return pd.read_csv(self.root.joinpath(self.suite, *path), **options)
         except (OSError, ValueError):
@@ -119,15 +123,16 @@ class Results:
     @cached_property
     def gradients(self) -> pd.DataFrame | None:
         """Figures of gradient estimates (``benchmark.gradients``) on the profile's reward."""
-        return self._table("gradients", f"{file_name(self.profile.gradients.reward)}.csv", dtype={"slot": str})
+        name = file_name(self.profile.gradients.reward)
+        return self._table("gradients", f"{name}.csv", settings=f"{name}.json", dtype={"slot": str})
 
     def jumps(self, spacing: str = "leading") -> pd.DataFrame | None:
         """Errors of the few-step model's jumps and of naive ones (``benchmark.shortcut``)."""
-        return self._table("shortcut", f"jumps-{spacing}.csv")
+        return self._table("shortcut", f"jumps-{spacing}.csv", settings=f"{spacing}.json")
 
     def images(self, spacing: str = "leading") -> pd.DataFrame | None:
         """Rewards of images of shortened chains (``benchmark.shortcut``)."""
-        return self._table("shortcut", f"images-{spacing}.csv")
+        return self._table("shortcut", f"images-{spacing}.csv", settings=f"{spacing}.json")
 
     @cached_property
     def cost(self) -> pd.DataFrame | None:

@@ -31,9 +31,9 @@ from rich.table import Table
 
 import methods
 
-from . import records, suites
+from . import records
 from .cell import build_executor
-from .config import InputError, Settings, unknown
+from .config import InputError, resolve
 from .diffusion import Executor, Plan, sampler_plan
 from .evaluation import NOISE_SEED, noise
 from .protocol import PROTOCOL_VERSION
@@ -172,29 +172,26 @@ def main(
     suite: Annotated[str, typer.Option(help="As of benchmark.run.")] = "mini",
     prompts: Annotated[int, typer.Option(min=8, help="How many held-out prompts.")] = 256,
     spacing: Annotated[str, typer.Option(help="Timestep spacing of the base chain: leading or trailing.")] = "leading",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, as of benchmark.run.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Figures go to OUT/<suite>/shortcut.")] = Path("runs"),
 ) -> None:
     """Measure the few-step model's fidelity to the base chain."""
     try:
-        if suite not in suites.names():
-            raise unknown("suite", suite, suites.names())
-        if spacing not in ("leading", "trailing"):
-            raise unknown("spacing", spacing, ["leading", "trailing"])
-        if not suites.find(suite).has_shortcut:
-            raise InputError(f"suite {suite} has no few-step model")
-        loaded = suites.find(suite).load(device)
+        config = resolve(suite, "shortft", "symmetry", 0, None, device, None, [f"spacing={spacing}", *(set_ or [])])
+        config.build_suite().check()
+        loaded = config.load_suite()
     except (InputError, SuiteError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    executor = build_executor(loaded, Settings(spacing=spacing), 0, True, 0)
+    executor = build_executor(loaded, config.settings, 0, True, 0)
     found, scores = measure(executor, loaded, loaded.prompts("test", prompts))
     jumps, images = jump_table(found, stretches(executor.timesteps)), image_table(found, scores)
     folder = out / suite / "shortcut"
     for name, table in (("jumps", jumps), ("images", images)):
         records.write_text(folder / f"{name}-{spacing}.csv", table.to_csv(index=False, float_format="%.6g"))
     settings = {"protocol": PROTOCOL_VERSION, "weights": loaded.fingerprint(True), "prompts": prompts,
-                "spacing": spacing, **records.environment(device)}  # fmt: skip
+                "spacing": spacing, "random_weights": loaded.random_weights, **records.environment(device)}  # fmt: skip
     records.write_json(folder / f"{spacing}.json", settings)
     print_tables(jumps, images, f"suite {suite}, {spacing}, {prompts} prompts")
     console.print(f"written to {folder}")

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,11 +16,13 @@ from test_published_rewards import needs
 from typer.testing import CliRunner
 
 import methods
-from benchmark import records, suites
+from benchmark import gradients, records, shortcut, suites
 from benchmark.cell import Cell, build_executor
 from benchmark.config import resolve
 from benchmark.diffusion import sampler_plan
+from benchmark.profile import Profile
 from benchmark.reader import read_tree
+from benchmark.results import Results
 from benchmark.run import app, training_timesteps
 from benchmark.suites.sd15 import prompts, random_weights
 from benchmark.suites.sd15.suite import StableDiffusion15
@@ -238,3 +241,19 @@ def test_the_fingerprint_knows_the_weights(weights, tmp_path):
     content[-1] ^= 1
     path.write_bytes(content)
     assert same.fingerprint(True) != suites.find("sd15", weights=str(copy)).fingerprint(True)
+
+
+def test_the_probes_run_on_it_and_tables_refuse_them_too(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(StableDiffusion15, "chunk", 64)
+    given = ["--suite", "sd15", "--out", str(tmp_path), *(f"--set={text}" for text in (*SMALL, f"weights={weights}"))]
+    done = CliRunner().invoke(shortcut.app, [*given, "--prompts", "8"])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(gradients.app, [*given, "--methods", "draft_k", "--reward", "symmetry", "--batches", "3",
+                                              "--redraws", "0", "--at", "1", "--reference", "draft_k"])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    profile = Profile.read(Path(__file__).parents[1] / "profiles/sd15.yaml")
+    profile = profile.model_copy(update={"gradients": profile.gradients.model_copy(update={"reward": "symmetry"})})
+    results = Results.read(tmp_path, profile, "sd15")
+    assert (tmp_path / "sd15/gradients/symmetry.csv").exists()
+    assert (tmp_path / "sd15/shortcut/jumps-leading.csv").exists()
+    assert results.gradients is results.jumps() is results.images() is None
