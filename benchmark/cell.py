@@ -35,7 +35,7 @@ def _digest(*paths: Path) -> str:
 def code_fingerprint() -> str:
     """A hash of the code that every method's numbers come from."""
     shared = ["cell.py", "config.py", "trainer.py", "evaluation.py", "ledger.py", "diffusion/*.py", "rewards/*.py"]
-    shared += ["suites/interface.py"]
+    shared += ["rewards/published/*.py", "suites/*.py", "suites/*/*.py"]
     files = [path for pattern in shared for path in sorted(ROOT.glob(pattern))]
     return _digest(*files, Path(methods.interface.__file__))
 
@@ -131,7 +131,9 @@ class Cell:
         if self.config.reward not in rewards:
             rewards = [*rewards, self.config.reward]
         varied = VARIED_ON_CURVE if curve else VARIED
-        return evaluate(self.executor, plan, self.suite, rewards, prompts, varied)
+        result = evaluate(self.executor, plan, self.suite, rewards, prompts, varied)
+        self.suite.park(self.config.reward)
+        return result
 
     def _add_point(self, point: int, result: Evaluation, before: Evaluation) -> None:
         """A point of the curve, over the prompts that every point has."""

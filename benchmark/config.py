@@ -94,7 +94,7 @@ class Settings(_Recorded):
     split: Literal["test", "validation"] = Field("test", description="their split; tuning looks at validation only")
     curve_points: int = Field(8, ge=1, description="evaluations after the start, at equal shares of the budget")
     curve_prompts: int = Field(64, ge=1, description="held-out prompts of those before the end, the first of them all")
-    micro_batch: int | None = Field(None, ge=1, description="prompts at a time, where a batch does not fit into memory")
+    micro_batch: int | None = Field(None, ge=1, description="prompts at a time, each part like a process of its own")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of denoiser, decoder and reward calls")
     compile: bool = Field(False, description="run the denoiser as torch.compile makes it")
 
@@ -124,13 +124,16 @@ class RunConfig(_Recorded):
 
     def load_suite(self, device: str | None = None) -> suites.Suite:
         """The suite with its base model, on the run's device or another."""
-        return self.build_suite().load(device or self.device, self.settings.precision)
+        shortcut = self.build_method().needs_shortcut
+        return self.build_suite().load(device or self.device, self.settings.precision, shortcut)
 
     def overrides(self) -> list[str]:
         """What ``--set`` has to be given to get this configuration: everything that is not a default."""
         usual = methods.find(self.method)().model_dump(mode="json")
         changed = {name: value for name, value in self.options.items() if value != usual[name]}
-        changed |= self.settings.model_dump(mode="json", exclude_defaults=True) | self.suite_options
+        standard = dict(Settings(**self.build_suite().defaults(self.device)))
+        changed |= {name: value for name, value in dict(self.settings).items() if value != standard[name]}
+        changed |= self.suite_options
         return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in changed.items()]
 
     def folder(self, root: Path) -> Path:
@@ -208,6 +211,8 @@ def resolve(
         raise InputError(str(error)) from None
     if built.needs_gradient and not chosen.differentiable(reward):
         raise InputError(f"{method} needs the reward's gradient, and {reward} has none; use ddpo")
+    if settings.precision != "float32" and chosen.lora == "merged":
+        raise InputError(f"suite {suite} runs in float32: its LoRA is merged into the weights")
     if built.needs_shortcut and not chosen.has_shortcut:
         raise InputError(f"method {method} needs a few-step model, and suite {suite} has none")
     budget = chosen.standard_budget if budget is None else budget

@@ -69,8 +69,8 @@ def make_call(cell: Cell, part: str, images: int, key, backward: bool):
     latents = torch.randn((images, executor.policy.unet.config.in_channels, size, size), device=suite.device)
     prompts, vae = list(itertools.islice(itertools.cycle(batch.prompts), images)), suite.pipeline.vae
     if part == "denoiser":
-        model, slotted, _, attached = key
-        merged = executor.policy.weights(executor.policy.slots if slotted else (), model)
+        model, slots, _, attached = key
+        merged = executor.policy.weights(executor.policy.slots[:slots], model)
         given = {name: weight.detach().requires_grad_(backward) for name, weight in merged.items()}
         embeds = suite.embed(prompts)
         inputs = [*given.values()] * backward + [latents.requires_grad_()] * attached

@@ -1,6 +1,6 @@
 """What a step of each method costs at Stable Diffusion 1.5's shape on a GPU: seconds, memory, share of the chip's rate.
 
-    python -m benchmark.gpu                    every method, batches 1 to 16, 512 pixels: under 8 minutes on one H100
+    python -m benchmark.gpu                    every method, batches 1 to 16, 512 pixels: 8 minutes at most
     python -m benchmark.gpu --dry-run          the same walk on this CPU, all models narrow, no connection allowed
     python -m benchmark.gpu --method draft_k --method "draft_k compile=true" --batch 4
 
@@ -16,12 +16,12 @@ import copy
 import dataclasses
 import gc
 import importlib.metadata
-import json
 import re
 import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 from unittest import mock
@@ -43,7 +43,7 @@ from .records import environment, write_json
 from .run import check_device
 from .suites import Suite, SuiteError
 from .suites.sd15 import random_weights
-from .trainer import Trainer
+from .trainer import Diverged, Trainer
 
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
@@ -67,14 +67,27 @@ class Bench:
 
 
 class Models:
-    """The suite's models as they were loaded, from which every measured method gets copies of its own."""
+    """The suite's models as they were loaded, kept off the GPU: every measured method gets copies of its own there."""
 
     def __init__(self, suite: Suite):
-        self.suite, self.unet, self.shortcut = suite, suite.pipeline.unet, suite.shortcut
+        self.suite, self.unet, self.shortcut = suite, suite.pipeline.unet.to("cpu"), suite.shortcut.to("cpu")
+
+    def _copy(self, model: torch.nn.Module) -> torch.nn.Module:
+        return copy.deepcopy(model).to(self.suite.device, memory_format=torch.channels_last)
+
+    def release(self) -> None:
+        """Let go of the last method's copies, adapters and hooks."""
+        self.suite.pipeline.unet, self.suite.shortcut = self.unet, self.shortcut
+        gc.collect()
+        torch.compiler.reset()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def bench(self, config: RunConfig) -> Bench:
         suite, settings, method = self.suite, config.settings, config.build_method()
-        suite.pipeline.unet, suite.shortcut = copy.deepcopy(self.unet), copy.deepcopy(self.shortcut)
+        suite.pipeline.unet = self._copy(self.unet)
+        if method.needs_shortcut:
+            suite.shortcut = self._copy(self.shortcut)
         executor = build_executor(suite, settings, method.slots, method.needs_shortcut, config.seed)
         prompts, accelerator = suite.prompts("train", settings.train_prompts), Accelerator(cpu=config.device == "cpu")
         trainer = Trainer(config, suite, executor, method, suite.reward(config.reward), prompts, accelerator)
@@ -115,44 +128,61 @@ def measure(bench: Bench, rounds: int, rate: float) -> dict:
     }  # fmt: skip
 
 
-def measure_all(models: Models, configs: dict[tuple[str, int], RunConfig], limit: float, rounds: int) -> dict:
-    """The content of the record: rows, what did not fit into memory, what the time left out."""
-    start, rows, too_large, left_out = time.perf_counter(), [], [], []
-    config = next(iter(configs.values()))
-    size = 8192 if config.device.startswith("cuda") else 1024
-    rate = matmul_rate(config.device, models.suite.precision, size)
-    seconds: dict[str, tuple[int, float]] = {}  # of a variant: the largest batch yet, and what measuring it took
+@dataclasses.dataclass
+class Record:
+    """What was measured (``rows``), and of what else was asked, (variant, batch): what became of it."""
+
+    about: dict
+    rows: list[dict] = dataclasses.field(default_factory=list)
+    out_of_memory: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+    failed: list[tuple[str, int, str]] = dataclasses.field(default_factory=list)
+    not_measured: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+
+    def content(self) -> dict:
+        parts = dataclasses.asdict(self)
+        return parts.pop("about") | parts
+
+
+def measure_all(
+    models: Models, configs: dict[tuple[str, int], RunConfig], record: Record, until: float, rounds: int,
+    keep: Callable[[], None],
+) -> None:  # fmt: skip
+    """Fill the record, calling ``keep`` after every row.
+
+    until: when, on the clock of ``time.perf_counter``, no more is begun that would not end.
+    """
+    rate = record.about["matmul_tflops"] * 1e12
+    seconds: dict[str, tuple[int, float]] = {}  # of a variant: the batch measured last, and what measuring it took
+    record.not_measured = list(configs)
     for (variant, batch), config in configs.items():
         known, took = seconds.get(variant, (batch, 0.0))
-        if any(v == variant and b <= batch for v, b in too_large):
-            too_large.append((variant, batch))
+        if time.perf_counter() + took * max(batch / known, 1) > until:
             continue
-        expected = took * max(batch / known, 1)
-        if time.perf_counter() - start + expected > limit:
-            left_out.append((variant, batch))
+        record.not_measured.remove((variant, batch))
+        if any(v == variant and b <= batch for v, b in record.out_of_memory):
+            record.out_of_memory.append((variant, batch))
             continue
         begun = time.perf_counter()
         try:
             row = {"variant": variant, "batch": batch} | measure(models.bench(config), rounds, rate)
         except torch.OutOfMemoryError:
-            too_large.append((variant, batch))
+            record.out_of_memory.append((variant, batch))
             console.print(f"{variant}, batch {batch}: does not fit into memory")
-            continue
+        except (Diverged, RuntimeError) as error:  # one method's trouble is not the others'
+            line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            record.failed.append((variant, batch, line))
+            console.print(f"{variant}, batch {batch}: failed, {line}")
+        else:
+            record.rows.append(row)
+            memory = f"  {row['peak_mb'] / 1024:.1f} GiB" if row["peak_mb"] else ""
+            console.print(
+                f"{variant}, batch {batch}: {row['seconds']:.3f} s a step  {row['images_per_second']:.2f} images/s"
+                f"{memory}  ratio {row['ratio']:.3f}  {row['share']:.0%} of the matmul rate"
+            )
         finally:
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            models.release()
         seconds[variant] = (batch, time.perf_counter() - begun)
-        rows.append(row)
-        memory = f"  {row['peak_mb'] / 1024:.1f} GiB" if row["peak_mb"] else ""
-        console.print(
-            f"{variant}, batch {batch}: {row['seconds']:.3f} s a step  {row['images_per_second']:.2f} images/s{memory}"
-            f"  ratio {row['ratio']:.3f}  {row['share']:.0%} of the matmul rate"
-        )
-    return {
-        "matmul_tflops": rate / 1e12, "rows": rows, "out_of_memory": too_large, "not_measured": left_out,
-        "seconds": time.perf_counter() - start,
-    }  # fmt: skip
+        keep()
 
 
 def print_needs() -> None:
@@ -171,18 +201,21 @@ def print_needs() -> None:
     console.print(table)
 
 
-def print_rows(record: dict) -> None:
-    table = Table(title=f"one step, {record['environment']['device']}, {record['pixels']} pixels, random weights")
+def print_rows(record: Record) -> None:
+    table = Table(
+        title=f"one step, {record.about['environment']['device']}, {record.about['pixels']} pixels, random weights"
+    )
     columns = {"seconds": ".3f", "images_per_second": ".2f", "peak_mb": ".0f", "ratio": ".3f", "share": ".2f"}
     for column in ("variant", "batch", *columns):
         table.add_column(column, justify="left" if column == "variant" else "right")
-    for row in sorted(record["rows"], key=lambda row: (row["variant"], row["batch"])):
+    for row in sorted(record.rows, key=lambda row: (row["variant"], row["batch"])):
         shown = ("" if row[name] is None else format(row[name], code) for name, code in columns.items())
         table.add_row(row["variant"], str(row["batch"]), *shown)
     console.print(table)
-    for title, pairs in (("do not fit into memory", record["out_of_memory"]), ("not measured", record["not_measured"])):
-        if pairs:
-            console.print(f"{title}: " + ", ".join(f"{variant} at batch {batch}" for variant, batch in pairs))
+    for title, places in (("do not fit into memory", record.out_of_memory), ("failed", record.failed),
+                          ("not measured", record.not_measured)):  # fmt: skip
+        if places:
+            console.print(f"{title}: " + ", ".join(f"{variant} at batch {batch}" for variant, batch, *_ in places))
 
 
 @app.command()
@@ -193,14 +226,19 @@ def main(
     set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, as of benchmark.run.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
     pixels: Annotated[int, typer.Option(min=64, help="A side of the images, a multiple of 64.")] = 512,
-    limit: Annotated[float, typer.Option(help="Seconds of measuring; what they leave out is said.")] = 360.0,
+    limit: Annotated[
+        float, typer.Option(help="Seconds, drawing the weights included; what they leave out is said.")
+    ] = 450.0,
     narrow: Annotated[bool, typer.Option("--narrow", help="Narrow models: proves that it works, no result.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="--narrow on the CPU, 64 pixels, batch 1, no connection allowed.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="The record goes to OUT/<device>.json.")] = Path("results/gpu"),
+    out: Annotated[
+        Path, typer.Option(help="The record goes to OUT/<device>.json, a part of it or a narrow one to another name.")
+    ] = Path("results/gpu"),
 ) -> None:
-    """Measure steps at Stable Diffusion 1.5's shape on a GPU, with random weights."""
+    """Measure steps at Stable Diffusion 1.5's shape on a GPU, with random weights. Every row is kept as it comes."""
+    start = time.perf_counter()
     print_needs()
     if dry_run:
         device, pixels, narrow, batch = "cpu", 64, True, [1]
@@ -222,21 +260,27 @@ def main(
             console.print("drawing random weights")
             random_weights.build(Path(folder), wanted, narrow, pixels)
             models = Models(first.load_suite())
-            measured = measure_all(models, configs, limit, 1 if dry_run else ROUNDS)
+            rate = matmul_rate(device, models.suite.precision, 8192 if device.startswith("cuda") else 1024)
+            record = Record({
+                "environment": environment(device), "narrow": narrow, "pixels": pixels, "reward": reward,
+                "precision": first.settings.precision, "rank": first.settings.rank, "settings": set_ or [],
+                "matmul_tflops": rate / 1e12,
+            })  # fmt: skip
+            slug = re.sub(r"\W+", "-", record.about["environment"]["device"]).strip("-").lower()
+            part = "-part" if method or batch or set_ else ""
+            path = out / f"{slug}{'-narrow' * narrow}{part}.json"
+
+            def keep() -> None:
+                if not dry_run:
+                    write_json(path, record.content())
+
+            measure_all(models, configs, record, start + limit, 1 if dry_run else ROUNDS, keep)
+            keep()
     except (InputError, SuiteError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    record = {
-        "environment": environment(device), "narrow": narrow, "pixels": pixels, "reward": reward,
-        "precision": first.settings.precision, "rank": first.settings.rank, **measured,
-    }  # fmt: skip
     print_rows(record)
-    if dry_run:
-        console.print("dry run: nothing was downloaded, nothing is written")
-        return
-    path = out / (re.sub(r"\W+", "-", record["environment"]["device"]).strip("-").lower() + ".json")
-    write_json(path, json.loads(json.dumps(record)))
-    console.print(f"written to {path}")
+    console.print("dry run: nothing was downloaded, nothing is written" if dry_run else f"written to {path}")
 
 
 def _refuse(self, address) -> None:

@@ -387,8 +387,15 @@ def main(
         base.build_suite().check(reward)
         if base.build_method().slots != 1:
             raise InputError(f"--reference {reference} has more than one LoRA slot; the reference run needs one")
-        shared = {"settings": base.settings, "suite_options": base.suite_options}
-        variants = [(name, config.model_copy(update=shared)) for name, config in variants]
+        variants = [
+            (
+                name,
+                config.model_copy(
+                    update={"settings": base.settings, "suite_options": base.suite_options | config.suite_options}
+                ),
+            )
+            for name, config in variants
+        ]
     except (InputError, SuiteError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

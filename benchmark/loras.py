@@ -17,6 +17,7 @@ import pandas as pd
 import typer
 from rich.console import Console
 
+from . import suites
 from .profile import Profile, ProfileError
 from .records import SLOTS_FILE, file_name, read_json, write_text
 from .results import Results
@@ -48,9 +49,9 @@ def card(variant: str, run: pd.Series, target: Path, several: bool) -> str:
     options = json.dumps(settings.get("options", {}) | settings.get("settings", {}), sort_keys=True)
     return f"""# {variant} on {run.reward}, suite {run.suite}, seed {run.seed}
 
-A LoRA of the {run.suite} suite's base model (not Stable Diffusion), tuned towards `{run.reward}` with `{run.method}`
-for {run.budget}: {run.steps} optimiser steps, {run.images} images. It was made to compare methods, and the reward is
-what it was made to raise: see below what else moved.
+A LoRA for the base model of suite {suites.kind(run.suite).title}.
+Tuned towards `{run.reward}` with `{run.method}` for {run.budget}: {run.steps} optimiser steps, {run.images} images. It was
+made to compare methods, and the reward is what it was made to raise: see below what else moved.
 
 | held-out prompts | before | after | change |
 |---|---|---|---|
@@ -62,11 +63,11 @@ Options and settings: `{options}`. Protocol {run.protocol}, {environment.get("de
 ```python
 from diffusers import StableDiffusionPipeline
 
-pipeline = StableDiffusionPipeline.from_pretrained("benchmark/suites/{run.suite}/pipeline")
+pipeline = StableDiffusionPipeline.from_pretrained("{suites.kind(run.suite).pipeline_source}")
 {load}
 ```
 
-Apache-2.0, like the rest of the repository.
+{suites.kind(run.suite).lora_licence}
 """
 
 

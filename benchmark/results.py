@@ -19,6 +19,8 @@ from .profile import CellKey, Profile, ProfileError, rate_file, read_rates
 from .reader import paired_scores, read_tree
 from .records import file_name, read_json
 
+GPU_COLUMNS = {"variant", "batch", "seconds", "images_per_second", "peak_mb", "ratio", "share"}
+
 
 @dataclasses.dataclass
 class Results:
@@ -149,8 +151,8 @@ class Results:
         for path in sorted((self.root / "gpu").glob("*.json")):
             content = read_json(path) or {}
             if content.get("narrow") is False and isinstance(content.get("rows"), list):
-                device = content["environment"]["device"]
-                rows += [{"device": device, "pixels": content["pixels"]} | row for row in content["rows"]]
+                about = {"device": (content.get("environment") or {}).get("device"), "pixels": content.get("pixels")}
+                rows += [about | row for row in content["rows"] if row.keys() >= GPU_COLUMNS]
         return pd.DataFrame(rows)
 
     def seconds_per_operation(self, variant: str) -> float | None:

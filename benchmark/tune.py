@@ -143,6 +143,8 @@ def main(
         names = reward or list(dict.fromkeys(key.reward for key in profile.cells() if key.suite == suite))
         grids: dict[str, Grid] = dict.fromkeys(names, tuple(tuning.rates))
         for name, grid in grids.items():
+            if any(job.config.build_suite().random_weights for job in jobs_of(name, grid)[:1]):
+                raise InputError(f"suite {suite} has random weights here: there is nothing to tune")
             if not jobs_of(name, grid):
                 raise InputError(f"{params} has no cell with reward {name}; name a --method to tune for it")
     except (InputError, ProfileError) as error:

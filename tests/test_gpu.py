@@ -30,7 +30,7 @@ def test_the_record_has_every_method_and_batch(tmp_path):
     methods = ["--method", "shortft", "--method", "shortft checkpoint=true"]
     done = run(*NARROW, *methods, "--batch", "1", "--batch", "2", "--out", str(tmp_path))
     assert done.exit_code == 0, done.output
-    (path,) = tmp_path.glob("cpu-*.json")
+    (path,) = tmp_path.glob("cpu-*-narrow-part.json")
     record = json.loads(path.read_text())
     rows = {(row["variant"], row["batch"]): row for row in record["rows"]}
     assert set(rows) == {(v, b) for v in ("shortft", "shortft checkpoint=true") for b in (1, 2)}
@@ -60,6 +60,15 @@ def test_what_does_not_fit_and_what_is_left_out_is_said(tmp_path, monkeypatch):
     assert [row["batch"] for row in record["rows"]] == [1]
     assert record["out_of_memory"] == [["draft_k", 2], ["draft_k", 4]]
     assert "do not fit into memory: draft_k at batch 2, draft_k at batch 4" in done.output
+
+    def fail(bench, rounds, rate):
+        raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED\nand more")
+
+    monkeypatch.setattr(gpu, "measure", fail)
+    done = run(*NARROW, "--method", "draft_k", "--batch", "1", "--out", str(tmp_path))
+    assert done.exit_code == 0
+    record = json.loads(next(tmp_path.iterdir()).read_text())
+    assert record["failed"] == [["draft_k", 1, "RuntimeError: CUBLAS_STATUS_ALLOC_FAILED and more"]]
 
     done = run(*NARROW, "--method", "draft_k", "--batch", "1", "--limit", "-1", "--out", str(tmp_path))
     assert "not measured: draft_k at batch 1" in done.output

@@ -3,7 +3,8 @@ import torch
 from conftest import PROMPTS, build_executor, embed, noise, randomise, tiny_unet
 from diffusers import StableDiffusionPipeline
 
-from benchmark.diffusion import Policy, sampler_plan
+from benchmark.diffusion import Executor, Hop, Policy, sampler_plan
+from benchmark.ledger import count_operations
 
 
 def test_the_lora_of_one_slot_loads_in_plain_diffusers(pipeline, tmp_path):
@@ -102,15 +103,39 @@ def test_beside_refuses_a_convolution():
         Policy(tiny_unet(), slots=1, rank=2, targets=["conv1"], lora="beside")
 
 
-def test_compiled_calls_are_the_same_calls():
-    plain, compiled = (Policy(tiny_unet(), tiny_unet(1), slots=2, rank=2, lora="beside") for _ in range(2))
-    compiled.compile(backend="eager")  # the graph as torch.compile sees it, without the minute that code takes
-    embeds, gradients = torch.ones(2, 3, 16), []
-    for policy in (plain, compiled):
+def test_compiled_calls_are_the_same_calls_and_stay_compiled(pipeline):
+    """Through the executor, whose ledger counts operations of a call of each kind between the calls."""
+    ran = []
+
+    def backend(graph, inputs):  # the graph as torch.compile sees it, without the minute that its code takes
+        return lambda *given: ran.append(len(ran)) or graph(*given)
+
+    results = []
+    for compiled in (False, True):
+        policy = Policy(tiny_unet(), tiny_unet(1), slots=2, rank=2, lora="beside")
+        executor = Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]))
         randomise(policy)
-        found = [policy.noise_pred(model, noise(), t, embeds, slots)
-                 for model in ("base", "shortcut") for t in (501, 1) for slots in ((), (1,), (1, 2))]  # fmt: skip
-        policy.backward(sum(x.square().mean() for x in found))
-        gradients.append([*found, *(p.grad for p in policy.parameters())])
-    for a, b in zip(*gradients, strict=True):
+        if compiled:
+            policy.compile(backend)
+        x, embeds, found = noise(), embed(pipeline, PROMPTS), []
+        for t, slots in ((501, (1,)), (481, (1, 2)), (461, ()), (501, (1,)), (481, (1, 2)), (461, ())):
+            before = len(ran)
+            found.append(executor.predict(Hop(t, t - 20, slots=slots, eps_grad=bool(slots)), x, embeds))
+            assert (len(ran) > before) == compiled
+        policy.backward(sum(y.square().mean() for y in found))
+        results.append([*found, *(p.grad for p in policy.parameters())])
+    for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_beside_the_weights_every_slot_costs(pipeline):
+    policy = Policy(tiny_unet(), slots=2, rank=2, lora="beside")
+    executor = Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]), guidance_scale=None)
+    x, embeds, costs = noise(1), embed(pipeline, PROMPTS[:1]), []
+    for slots in ((), (1,), (1, 2)):
+        before = executor.ledger.operations
+        executor.predict(Hop(501, 481, slots=slots, guidance=False), x, embeds)
+        costs.append(executor.ledger.operations - before)
+        with torch.no_grad():
+            assert costs[-1] == count_operations(lambda slots=slots: policy.noise_pred("base", x, 501, embeds, slots))
+    assert costs[0] < costs[1] < costs[2]

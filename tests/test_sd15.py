@@ -16,14 +16,16 @@ from test_published_rewards import needs
 from typer.testing import CliRunner
 
 import methods
-from benchmark import gradients, records, shortcut, suites
+from benchmark import gradients, records, shortcut, suites, tune
 from benchmark.cell import Cell, build_executor
 from benchmark.config import resolve
 from benchmark.diffusion import sampler_plan
 from benchmark.profile import Profile
 from benchmark.reader import read_tree
 from benchmark.results import Results
+from benchmark.rewards.published.pickscore import PickScore
 from benchmark.run import app, training_timesteps
+from benchmark.suites import SuiteError
 from benchmark.suites.sd15 import prompts, random_weights
 from benchmark.suites.sd15.suite import StableDiffusion15
 
@@ -193,7 +195,8 @@ def test_a_missing_or_half_file_is_one_line_before_anything_is_loaded(file, line
     ("settings", "line"),
     [
         (["model=/nowhere/at-all"], "model /nowhere/at-all is no folder"),
-        (["model=someone/some-model"], "lacks model_index.json"),
+        (["model=someone/some-model"], "someone--some-model lacks model_index.json"),
+        (["model=someone/some-model"], "hf download someone/some-model"),
         (["few_step=my.safetensors"], "few_step my.safetensors is no file; expected hyper-sd, tcd or a LoRA file"),
         (["prompt_set=poems"], "Input should be 'hpdv2' or 'animals', got 'poems'"),
     ],
@@ -206,10 +209,58 @@ def test_wrong_options_are_one_line(settings, line, weights, tmp_path):
     assert line in problem
 
 
+def test_a_reward_without_its_package_is_one_line_and_is_not_scored(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(PickScore, "packages", ("no_such_package",))
+    assert "pickscore" not in suites.find("sd15", weights=str(weights)).scored_rewards()
+    given = [f"--set={text}" for text in (*SMALL, f"weights={weights}")]
+    done = CliRunner().invoke(app, ["--suite", "sd15", "--reward", "pickscore", "--out", str(tmp_path), *given])
+    assert done.exit_code == 2
+    assert "error: pickscore: needs the package no_such_package" in done.output
+
+
+def test_half_a_folder_of_somebodys_own_is_one_line_without_a_command(weights, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(weights / "stable-diffusion-v1-5", model)
+    (model / "vae/config.json").unlink()
+    with pytest.raises(SuiteError, match=r"model lacks vae/config\.json$"):
+        suites.find("sd15", model=str(model), weights=str(weights)).check()
+
+
+def test_there_is_nothing_to_tune_on_random_weights(weights, tmp_path):
+    content = (Path(__file__).parents[1] / "profiles/sd15.yaml").read_text()
+    path = tmp_path / "profile.yaml"
+    path.write_text(content.replace("settings: {", f"settings: {{weights: {weights}, "))
+    done = CliRunner().invoke(tune.app, ["--params", str(path), "--suite", "sd15", "--out", str(tmp_path)])
+    assert (done.exit_code, "random weights" in done.output) == (2, True)
+
+
+def test_settings_that_are_not_the_suites_are_passed_on(weights):
+    given = [f"weights={weights}", "rank=16", "precision=float32"]
+    config = resolve("sd15", "draft_k", "pickscore", 0, "1step", "cuda", None, given)
+    again = resolve("sd15", "draft_k", "pickscore", 0, "1step", "cuda", None, config.overrides())
+    assert again == config
+
+
+def test_only_the_target_stays_on_the_device(weights):
+    suite = suites.find("sd15", weights=str(weights)).load()
+    moved = {}
+    for name in ("pickscore", "aesthetic"):
+        suite.reward(name)
+        suite._rewards[name].to = lambda device, name=name: moved.update({name: str(device)}) or suite._rewards[name]
+    suite.park("2*pickscore")
+    assert moved == {"aesthetic": "cpu"}
+
+
 def test_mini_has_no_model_to_choose():
     done = CliRunner().invoke(app, ["--model", "somewhere"])
     assert done.exit_code == 2
     assert "unknown setting of shortft 'model'" in done.output
+
+
+def test_mini_is_single_precision():
+    done = CliRunner().invoke(app, ["--set", "precision=bfloat16"])
+    assert done.exit_code == 2
+    assert "suite mini runs in float32" in done.output
 
 
 def test_the_suites_settings_are_the_papers_unless_set(weights):

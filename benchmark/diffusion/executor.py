@@ -175,10 +175,11 @@ class Executor:
             x = latents[:1].detach().clone().requires_grad_(attached)
             merged = self.policy.weights(hop.slots, hop.model).values()
             weights = [w for w in merged if w.requires_grad] if backward else []
-            forward = lambda: self.policy.noise_pred(hop.model, x, hop.t, prompt_embeds[:1], hop.slots)  # noqa: E731
+            given = self.policy.weights(hop.slots, hop.model)
+            forward = lambda: self.policy.call(hop.model, x, hop.t, prompt_embeds[:1], given, plain=True)  # noqa: E731
             return measure(forward, weights + [x] * attached)
 
-        key = (hop.model, bool(hop.slots), backward, attached)
+        key = (hop.model, self.policy.costly_slots(hop.slots), backward, attached)
         self.ledger.call("denoiser", images, key, cost, backward, backward and hop.checkpoint)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:

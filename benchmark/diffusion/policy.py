@@ -69,7 +69,7 @@ class Policy:
         for parameter in self.parameters():
             if torch.finfo(parameter.dtype).bits < 32:
                 parameter.data = parameter.data.float()
-        self._beside: dict[str, torch.Tensor] = {}  # of the call that is being made
+        self._beside: dict[str, tuple[torch.Tensor, ...]] = {}  # of the call that is being made
         self._compiled: dict[str, Callable] = {}
         if lora == "beside":
             self._add_hooks()
@@ -114,18 +114,26 @@ class Policy:
         }
 
     def _join(self, slots: tuple[int, ...], model: str) -> dict[str, torch.Tensor]:
-        """Of every layer A (all ranks, in) and ``s B`` (out, all ranks) of ``slots``, in the model's precision."""
-        joined, dtype = {}, self._denoiser(model).dtype
-        for group in self._groups:  # one tensor for all layers of a shape: hundreds of small casts would cost more
-            layers = [self._layers[path] for path in group]
-            ranks, outs = [], []
+        """Of every group of layers of one shape A (layers, all ranks, in) and ``s B`` (layers, out, all ranks).
+
+        They stay float32: autograd adds up the gradients of all calls in the precision of what was given to them.
+        """
+        joined = {}
+        for number, group in enumerate(self._groups):
+            layers, ranks, outs = [self._layers[path] for path in group], [], []
             for name in map(self._name, slots):
                 ranks.append(torch.stack([layer.lora_A[name].weight for layer in layers]))
                 outs.append(torch.stack([layer.lora_B[name].weight for layer in layers]) * layers[0].scaling[name])
-            a, b = torch.cat(ranks, 1).to(dtype), torch.cat(outs, 2).to(dtype)
-            for path, a_of_layer, b_of_layer in zip(group, a, b, strict=True):
-                joined |= {f"{path}.A": a_of_layer, f"{path}.B": b_of_layer}
+            joined |= {f"{number}.A": torch.cat(ranks, 1), f"{number}.B": torch.cat(outs, 2)}
         return joined
+
+    def _by_layer(self, joined: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, tuple[torch.Tensor, ...]]:
+        """A and B of every layer in the model's precision; one cast for all layers of a shape."""
+        found = {}
+        for number, group in enumerate(self._groups if joined else ()):
+            a, b = (joined[f"{number}.{part}"].to(dtype).unbind() for part in "AB")
+            found |= dict(zip(group, zip(a, b, strict=True), strict=True))
+        return found
 
     def _add_hooks(self) -> None:
         """Let every layer that slots change add what the call being made has of them."""
@@ -134,7 +142,8 @@ class Policy:
             def hook(layer, inputs, output):
                 if not self._beside:
                     return output
-                return output + F.linear(F.linear(inputs[0], self._beside[f"{path}.A"]), self._beside[f"{path}.B"])
+                a, b = self._beside[path]
+                return output + F.linear(F.linear(inputs[0], a), b)
 
             return hook
 
@@ -205,17 +214,24 @@ class Policy:
         if not keep_merged:
             self.refresh()
 
+    def costly_slots(self, slots: Sequence[int]) -> int:
+        """What a call's cost depends on: the number of slots beside the weights, or whether any are merged."""
+        return len(slots) if self.lora == "beside" else int(bool(slots))
+
     def call(
-        self, model: str, latents: torch.Tensor, t: int, prompt_embeds: torch.Tensor, weights: dict[str, torch.Tensor]
-    ) -> torch.Tensor:
+        self, model: str, latents: torch.Tensor, t: int, prompt_embeds: torch.Tensor, weights: dict[str, torch.Tensor],
+        plain: bool = False,
+    ) -> torch.Tensor:  # fmt: skip
         """Noise prediction (B, C, h, w), in the latents' precision, of one call without guidance.
 
         weights: what ``self.weights`` has of the slots that are on; names and shapes have to be those.
+        plain: not compiled. Code that counts operations must not meet compiled code: PyTorch would never run it again.
         """
         denoiser = self._denoiser(model)
         dtype = denoiser.conv_in.weight.dtype  # the model's own property walks all its parameters
-        run = self._compiled.get(model, self._run)
-        if self._compiled:
+        compiled = bool(self._compiled) and not plain
+        run = self._compiled[model] if compiled else self._run
+        if compiled:
             t = torch.as_tensor(t, device=latents.device)  # compiled code is made anew for every number, not tensor
         return run(denoiser, latents.to(dtype), t, prompt_embeds.to(dtype), weights).to(latents.dtype)
 
@@ -223,7 +239,7 @@ class Policy:
         arguments, options = (latents, t, prompt_embeds), {"return_dict": False}
         if self.lora == "merged":
             return functional_call(denoiser, weights, arguments, options, tie_weights=False)[0]
-        self._beside = weights
+        self._beside = self._by_layer(weights, latents.dtype)
         try:
             return denoiser(*arguments, **options)[0]
         finally:
@@ -231,6 +247,7 @@ class Policy:
 
     def compile(self, backend: str = "inductor") -> None:
         """Run calls as ``torch.compile`` makes them; the first of each shape then takes a minute or more."""
+        torch._dynamo.config.recompile_limit = 64  # sets of slots, with and without gradient, models: more than usual
         for model in ("base", "shortcut"):
             self._compiled[model] = torch.compile(self._run, backend=backend)
 

@@ -20,12 +20,14 @@ class Reward(abc.ABC):
     version         what exactly computed the score; recorded with every number
     scale           the range in words
     differentiable  whether scores have a gradient to the images
+    packages        modules beside the project's own dependencies that it imports
     """
 
     name: str
     version: str = "1"
     scale: str = ""
     differentiable: bool = True
+    packages: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
@@ -36,10 +38,10 @@ class Reward(abc.ABC):
 
 
 class Counted(Reward):
-    """A reward as training calls it: in the run's precision, every call entered into a ledger.
+    """A reward as training calls it: every call entered into a ledger, gradients in the run's precision.
 
-    Scores that are reported come from the reward itself, in the precision of its weights: bfloat16 moves a cosine by
-    3e-3, about what methods differ by.
+    Scores that are reported, or that are all a method looks at, are in the precision of the reward's weights: bfloat16
+    moves a cosine by 3e-3, about what methods differ by.
     """
 
     def __init__(self, reward: Reward, ledger: Ledger, precision: torch.dtype = torch.float32):
@@ -60,7 +62,7 @@ class Counted(Reward):
 
     def score(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         """Scores in the run's precision, not entered."""
-        if self.precision == torch.float32:
+        if self.precision == torch.float32 or not images.requires_grad:
             return self.reward(images, prompts)
         with torch.autocast(images.device.type, self.precision):
             return self.reward(images, prompts).to(images.dtype)

@@ -72,6 +72,10 @@ class Compressibility(Reward):
         return self
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 rounds by more than a quantisation step
+            return self._score(images)
+
+    def _score(self, images: torch.Tensor) -> torch.Tensor:
         dtype = images.dtype
         planes = torch.einsum("ij,bjhw->bihw", self._ycbcr.to(dtype), images * 255)
         planes = planes - torch.tensor([128.0, 0.0, 0.0], dtype=dtype, device=images.device).view(1, 3, 1, 1)

@@ -39,6 +39,7 @@ class Suite(abc.ABC):
     standard_budget  the budget of a run where none is given
     lora             how the policy's slots act, see ``Policy``
     chunk            images that are sampled, decoded and scored at a time in evaluations
+    pipeline_source  folder or hub name of the base model; for the cards of LoRAs tuned from it, with their licence
     random_weights   whether some weights are random: such runs prove that things work, and are no results
     """
 
@@ -54,6 +55,8 @@ class Suite(abc.ABC):
     lora: Literal["merged", "beside"] = "merged"
     chunk: int = 64
     random_weights: bool = False
+    pipeline_source: str
+    lora_licence: str
     device: torch.device
     Options: type[SuiteOptions] = SuiteOptions
 
@@ -99,9 +102,12 @@ class Suite(abc.ABC):
 
     oracle: Callable[[torch.Tensor, list[str]], np.ndarray] | None = None  # images, prompts -> scores (B,) in [0, 1]
 
-    def load(self, device: str = "cpu", precision: str = "float32") -> Suite:
-        """Check the files and read the base model; denoiser and decoder run in ``precision``."""
-        self.check(shortcut=False)
+    def load(self, device: str = "cpu", precision: str = "float32", shortcut: bool = False) -> Suite:
+        """Check the files and read the base model; denoiser and decoder run in ``precision``.
+
+        shortcut: the few-step model will be wanted. It is then made before the base model is rounded to ``precision``.
+        """
+        self.check(shortcut=shortcut)
         for library in (diffusers_logging, transformers_logging):  # their advice and bars on loading are not the user's
             library.disable_progress_bar()
             library.set_verbosity_error()
@@ -110,11 +116,13 @@ class Suite(abc.ABC):
         self.pipeline.set_progress_bar_config(disable=True)
         for part in (self.pipeline.vae, self.pipeline.text_encoder, self.pipeline.unet):
             part.requires_grad_(False).eval()
-        self.precision = getattr(torch, precision)
-        for part in (self.pipeline.unet, self.pipeline.vae):
-            part.to(self.precision, memory_format=torch.channels_last)
         self._embeddings: dict[str, torch.Tensor] = {}
         self._rewards: dict[str, Reward] = {}
+        self.precision = getattr(torch, precision)
+        if shortcut and self.precision != torch.float32:
+            self.shortcut  # noqa: B018
+        for part in (self.pipeline.unet, self.pipeline.vae):
+            part.to(self.precision, memory_format=torch.channels_last)
         return self
 
     @cached_property
@@ -123,7 +131,8 @@ class Suite(abc.ABC):
         components = self.pipeline.components | {"unet": copy.deepcopy(self.pipeline.unet)}
         pipeline = type(self.pipeline)(**components, requires_safety_checker=False)
         self.attach_shortcut(pipeline)
-        return pipeline.unet.to(self.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+        unet = pipeline.unet.to(self.device, self.precision, memory_format=torch.channels_last)
+        return unet.requires_grad_(False).eval()
 
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> torch.Tensor:
@@ -168,5 +177,12 @@ class Suite(abc.ABC):
                 reward = PIXEL_REWARDS[name]() if name in PIXEL_REWARDS else self.load_learned_reward(name)
             except RewardError as error:
                 raise SuiteError(str(error)) from None
-            self._rewards[name] = reward.to(self.device)
-        return self._rewards[name]
+            self._rewards[name] = reward
+        return self._rewards[name].to(self.device)
+
+    def park(self, text: str) -> None:
+        """Keep only this reward's models on the device; others come back when they are asked for."""
+        wanted = self.reward_weights(text)
+        for name, reward in self._rewards.items():
+            if name not in wanted:
+                reward.to("cpu")

@@ -31,6 +31,7 @@ class HPS(Reward):
 
     name = "hps"
     scale = "cosine, -1 to 1, about 0.2 to 0.3; published also x100"
+    packages = ("open_clip",)
     differentiable = True
 
     def __init__(self, folder: Path, version: str = "v2.1", architecture: dict | None = None):

@@ -40,6 +40,7 @@ class ImageReward(Reward):
     name = "imagereward"
     version = "v1.0"
     scale = "standardised, about -2 to 2"
+    packages = ("ImageReward", "timm")
     differentiable = True
 
     def __init__(self, folder: Path, bert: dict | None = None, vision: dict | None = None):

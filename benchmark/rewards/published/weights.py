@@ -25,7 +25,7 @@ class WeightFile:
     """A file of a reward or a suite.
 
     path    below the weights folder
-    source  where it is published: a hub repository, or an address
+    source  where it is published: a hub repository, or an address; "" if nowhere
     size    in words; "" if it is next to nothing
     inside  the folder in the repository that holds it, which is also the last part of ``path``'s folder
     """
@@ -58,13 +58,14 @@ def require(reward: str, files: list[WeightFile], folder: Path) -> None:
         for target in dict.fromkeys(file.root(folder) for file in group)
     ]
     if problems:
-        raise RewardError(f"{reward}: {' and '.join(problems)}: {_remedy(absent + broken, folder)}")
+        remedy = _remedy(absent + broken, folder)
+        raise RewardError(f"{reward}: {' and '.join(problems)}" + f": {remedy}" * bool(remedy))
 
 
 def _remedy(files: list[WeightFile], folder: Path) -> str:
     """The commands that download files, and how large the files are."""
     commands: dict[tuple[str, Path], list[str]] = {}
-    for file in files:
+    for file in files if all(file.source for file in files) else ():
         commands.setdefault((file.source, file.root(folder)), []).append(file.name)
     steps = [
         f"curl -L --create-dirs -o '{target / names[0]}' {source}"
@@ -73,7 +74,7 @@ def _remedy(files: list[WeightFile], folder: Path) -> str:
         for (source, target), names in commands.items()
     ]
     sizes = ", ".join(file.size for file in files if file.size)
-    return " && ".join(steps) + f" ({sizes})" * bool(sizes)
+    return " && ".join(steps) + f" ({sizes})" * bool(steps and sizes)
 
 
 def sampled_digest(path: Path) -> str:

@@ -27,6 +27,8 @@ class Mini(Suite):
     shortcut_guidance_scale = 3.0  # as distilled: see shortcut.py
     combinations = {"combined": "10*pickscore + 2*hps"}
     standard_budget = "10TFLOP"
+    pipeline_source = "benchmark/suites/mini/pipeline"
+    lora_licence = "Apache-2.0, like the rest of the repository."
 
     def _files(self) -> dict[str, tuple[str, str]]:
         """Every shipped file: path under the suite's folder -> (sha256, the command that makes it)."""

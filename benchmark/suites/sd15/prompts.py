@@ -60,6 +60,8 @@ def hpdv2(split: str, folder: Path) -> list[str]:
     prompts = sorted(dict.fromkeys(rows["prompt"]), key=_number)
     if split == "test":
         return prompts
+    held_out = set(hpdv2("test", folder))
+    prompts = [prompt for prompt in prompts if prompt not in held_out]
     return [prompt for prompt in prompts if (_number(prompt) % 50 == 0) == (split == "validation")]
 
 

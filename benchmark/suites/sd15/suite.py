@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -42,13 +43,13 @@ def _published(name: str) -> tuple[type[Reward], dict]:
     return (find_reward("hps"), {"version": "v2.0"}) if name == "hps20" else (find_reward(name), {})
 
 
-def model_files() -> list[WeightFile]:
+def model_files(source: str = HUB) -> list[WeightFile]:
     """The base model's files below its own folder; safety checker and the rest of the repository are not used."""
-    files = [WeightFile("model_index.json", HUB, "")]
+    files = [WeightFile("model_index.json", source, "")]
     for part, names in PARTS.items():
         for name in names:
             size = SIZES[part] if name.endswith(".safetensors") else ""
-            files.append(WeightFile(f"{part}/{name}", HUB, size, inside=part))
+            files.append(WeightFile(f"{part}/{name}", source, size, inside=part))
     return files
 
 
@@ -73,6 +74,8 @@ class StableDiffusion15(Suite):
     guidance_scale = 7.5
     shortcut_guidance_scale = None
     standard_budget = "1000PFLOP"  # about what a training of hours on one large GPU spends
+    pipeline_source = HUB
+    lora_licence = "CreativeML Open RAIL-M, as its base model."
     lora = "beside"
     chunk = 8
     learned_rewards = {
@@ -102,7 +105,7 @@ class StableDiffusion15(Suite):
             return given
         if self.options.model != HUB and (given.is_absolute() or self.options.model.startswith(".")):
             raise SuiteError(f"suite sd15: model {given} is no folder; expected a diffusers folder or a hub name")
-        ours = self.weights / given.name
+        ours = self.weights / (given.name if self.options.model == HUB else self.options.model.replace("/", "--"))
         if ours.is_dir():
             return ours
         from huggingface_hub import snapshot_download
@@ -121,6 +124,13 @@ class StableDiffusion15(Suite):
         known = FEW_STEP.get(self.options.few_step)
         return known.at(self.weights) if known else Path(self.options.few_step)
 
+    def _require_reward(self, name: str) -> None:
+        """Raise RewardError if a reward's packages or files are not there."""
+        for package in _published(name)[0].packages if name in self.learned_rewards else ():
+            if find_spec(package) is None:
+                raise RewardError(f"{name}: needs the package {package}: pip install -e '.[rewards]'")
+        require(name, self._reward_files(name), self.weights)
+
     def _reward_files(self, name: str) -> list[WeightFile]:
         """The files of a reward; none of one that needs no model."""
         if name not in self.learned_rewards:
@@ -132,7 +142,8 @@ class StableDiffusion15(Suite):
 
     def check(self, reward: str | None = None, shortcut: bool = True) -> None:
         try:
-            require("suite sd15", model_files(), self.model)
+            own = Path(self.options.model).is_dir()  # no command can make a folder of somebody's own whole
+            require("suite sd15", model_files("" if own else self.options.model), self.model)
             if shortcut and self.options.few_step in FEW_STEP:
                 require("suite sd15", [FEW_STEP[self.options.few_step]], self.weights)
             elif shortcut and not self.few_step.is_file():
@@ -141,7 +152,7 @@ class StableDiffusion15(Suite):
             if self.options.prompt_set == "hpdv2":
                 require("suite sd15", prompts.HPDV2, self.weights)
             for name in self.reward_weights(reward) if reward else ():
-                require(name, self._reward_files(name), self.weights)
+                self._require_reward(name)
         except RewardError as error:
             raise SuiteError(str(error)) from None
 
@@ -159,11 +170,11 @@ class StableDiffusion15(Suite):
         return hashlib.sha256(json.dumps([*digests, self.scored_rewards()]).encode()).hexdigest()[:16]
 
     def scored_rewards(self) -> list[str]:
-        """The rewards whose files are there, and those that need none."""
+        """The rewards whose packages and files are there, and those that need none."""
         there = []
         for name in self.reward_names():
             try:
-                require(name, self._reward_files(name), self.weights)
+                self._require_reward(name)
             except RewardError:
                 continue
             there.append(name)
