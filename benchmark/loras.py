@@ -50,8 +50,8 @@ def card(variant: str, run: pd.Series, target: Path, several: bool) -> str:
     return f"""# {variant} on {run.reward}, suite {run.suite}, seed {run.seed}
 
 A LoRA for the base model of suite {suites.kind(run.suite).title}.
-Tuned towards `{run.reward}` with `{run.method}` for {run.budget}: {run.steps} optimiser steps, {run.images} images. It was
-made to compare methods, and the reward is what it was made to raise: see below what else moved.
+Tuned towards `{run.reward}` with `{run.method}` for {run.budget}: {run.steps} optimiser steps, {run.images} images.
+It was made to compare methods, and the reward is what it was made to raise: see below what else moved.
 
 | held-out prompts | before | after | change |
 |---|---|---|---|
