@@ -5,8 +5,8 @@
 Rates, seed, budget and prompts are the profile's (``tuning``). Writes to OUT/<suite>/tuning, per reward:
 ``<reward>.csv``, the evidence, and ``<reward>.yaml``, the winners (variant -> rate), which the matrix reads. A winner
 is the rate with the highest mean of the target reward over validation prompts, which are never reported, after the
-budget; a diverged run counts with its last finite evaluation. Where some winner lies on the edge of the grid, the grid
-grows there for all.
+budget; a diverged run counts with its last finite evaluation. Where a variant's winner lies on the edge of what it
+tried, it also tries the next rate there: the same rule, and the same number of growths at most, for all.
 
 What the evidence has of the same code and settings is not run again, so a changed method costs its own runs only.
 """
@@ -38,11 +38,11 @@ LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 Grid = tuple[float, ...]
 
 
-def grown(grid: Grid, winners: list[float]) -> Grid:
-    """The grid, with the ladder's next rate on each side where a winner lies on its edge."""
+def grown(grid: Grid, winner: float | None) -> Grid:
+    """The grid, with the ladder's next rate where the winner lies on its edge."""
     low, high = LADDER.index(grid[0]), LADDER.index(grid[-1])
-    low -= grid[0] in winners and low > 0
-    high += grid[-1] in winners and high < len(LADDER) - 1
+    low -= winner == grid[0] and low > 0
+    high += winner == grid[-1] and high < len(LADDER) - 1
     return LADDER[low : high + 1]
 
 
@@ -104,7 +104,8 @@ def print_table(table: pd.DataFrame, best: dict[str, float], title: str) -> None
     for rate in wide.columns:
         shown.add_column(f"{rate:g}", justify="right")
     for name, row in wide.iterrows():
-        shown.add_row(name, *(f"[bold]{v:.4f}" if best.get(name) == rate else f"{v:.4f}" for rate, v in row.items()))
+        texts = {rate: "" if pd.isna(value) else f"{value:.4f}" for rate, value in row.items()}
+        shown.add_row(name, *(f"[bold]{text}" if best.get(name) == rate else text for rate, text in texts.items()))
     console.print(shown)
 
 
@@ -121,11 +122,11 @@ def main(
     runs: Annotated[Path, typer.Option(help="Where the runs themselves go.")] = Path("runs/tuning"),
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; the cores are shared among them.")] = 2,
 ) -> None:
-    """Find every variant's learning rate, with as many tries for each. Interrupted, the same command goes on."""
+    """Find every variant's learning rate, by one rule for all. Interrupted, the same command goes on."""
 
-    def jobs_of(name: str, grid: Grid) -> list[Job]:
+    def jobs_of(name: str) -> list[Job]:
         made = []
-        for variant in method or profile.tuned(name):
+        for variant, grid in grids[name].items():
             base, options = split_variant(variant)
             overrides = [*profile.overrides(base), *options, "split=validation", "curve_points=1",
                          f"test_prompts={tuning.prompts}"]  # fmt: skip
@@ -141,11 +142,11 @@ def main(
         if any(rate not in LADDER for rate in tuning.rates) or sorted(tuning.rates) != tuning.rates:
             raise InputError(f"{params}: tuning.rates must ascend and be among {', '.join(map(str, LADDER))}")
         names = reward or list(dict.fromkeys(key.reward for key in profile.cells() if key.suite == suite))
-        grids: dict[str, Grid] = dict.fromkeys(names, tuple(tuning.rates))
-        for name, grid in grids.items():
-            if any(job.config.build_suite().random_weights for job in jobs_of(name, grid)[:1]):
+        grids = {name: dict.fromkeys(method or profile.tuned(name), tuple(tuning.rates)) for name in names}
+        for name in names:
+            if any(job.config.build_suite().random_weights for job in jobs_of(name)[:1]):
                 raise InputError(f"suite {suite} has random weights here: there is nothing to tune")
-            if not jobs_of(name, grid):
+            if not jobs_of(name):
                 raise InputError(f"{params} has no cell with reward {name}; name a --method to tune for it")
     except (InputError, ProfileError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -153,8 +154,8 @@ def main(
     folder = out / suite / "tuning"
     evidence = {name: Evidence(folder / f"{records.file_name(name)}.csv") for name in names}
     failed = 0
-    for _ in range(tuning.growths + 1):
-        tried = {name: jobs_of(name, grid) for name, grid in grids.items()}
+    for growth in range(tuning.growths + 1):
+        tried = {name: jobs_of(name) for name in names}
         todo = [job for name in names for job in evidence[name].missing(tried[name])]
 
         def enter(job: Job, tried: dict[str, list[Job]] = tried) -> None:
@@ -162,24 +163,20 @@ def main(
             evidence[name].add(job, tried[name])
 
         failed += run_jobs(todo, jobs, console, enter)
-        wider = {}
-        for name in names:
-            evidence[name].write(tried[name])
-            wider[name] = grown(grids[name], list(winners(evidence[name].of(tried[name])).values()))
-        if wider == grids:
+        best = {name: winners(evidence[name].of(tried[name])) for name in names}
+        wider = {name: {v: grown(grid, best[name].get(v)) for v, grid in grids[name].items()} for name in names}
+        if wider == grids or growth == tuning.growths:
             break
-        grids, last = wider, grids
-    else:
-        grids = last
+        grids = wider
     for name in names:
-        table = evidence[name].of(jobs_of(name, grids[name]))
-        best, ours = winners(table), {job.variant for job in jobs_of(name, grids[name])}
+        evidence[name].write(tried[name])
+        table, ours = evidence[name].of(tried[name]), set(grids[name])
         if len(table):
-            print_table(table, best, name)
+            print_table(table, best[name], name)
         path = rate_file(out, suite, name)
         others = {v: rate for v, rate in (read_rates(path) if path.exists() else {}).items() if v not in ours}
-        records.write_text(path, yaml.safe_dump(others | best, sort_keys=True))
-        missing = sorted(ours - set(best))
+        records.write_text(path, yaml.safe_dump(others | best[name], sort_keys=True))
+        missing = sorted(ours - set(best[name]))
         if missing:
             console.print(f"[bold red]{name}: no result for {', '.join(missing)}")
     console.print(f"written to {folder}")

@@ -13,11 +13,12 @@ ROOT = Path(__file__).parents[1]
 GRID = (1e-4, 3e-4, 1e-3)
 
 
-def test_a_winner_on_the_edge_grows_the_grid_there():
-    assert grown(GRID, [3e-4, 3e-4]) == GRID
-    assert grown(GRID, [3e-4, 1e-3]) == (*GRID, 3e-3)
-    assert grown(GRID, [1e-4, 1e-3]) == (3e-5, *GRID, 3e-3)
-    assert grown((3e-2, 1e-1), [1e-1]) == (3e-2, 1e-1)  # the end of the ladder
+def test_a_winner_on_the_edge_grows_its_grid_there():
+    assert grown(GRID, 3e-4) == GRID
+    assert grown(GRID, 1e-3) == (*GRID, 3e-3)
+    assert grown(GRID, 1e-4) == (3e-5, *GRID)
+    assert grown((3e-2, 1e-1), 1e-1) == (3e-2, 1e-1)  # the end of the ladder
+    assert grown(GRID, None) == GRID  # no run gave a result
 
 
 def test_the_winner_is_the_best_rate_and_a_method_without_results_has_none():
