@@ -74,6 +74,30 @@ def sample(executor: Executor, plan: Plan, embeds: torch.Tensor, latents: torch.
 
 
 @torch.no_grad()
+def score(
+    executor: Executor, plan: Plan, suite: Suite, rewards: list[str], texts: list[str]
+) -> tuple[torch.Tensor, dict[str, list[float]]]:
+    """Sample a prompt an image along ``plan``, from the noise of evaluations; final latents, and scores by name."""
+    final = sample(executor, plan, suite.embed(texts), noise((len(texts), *_shape(executor)), NOISE_SEED), suite.chunk)
+    columns: dict[str, list] = {name: [] for name in [*rewards, *(["oracle"] if suite.oracle else [])]}
+    scorers = {name: suite.reward(name) for name in rewards}
+    for begin in range(0, len(texts), suite.chunk):
+        images = executor.decode(final[begin : begin + suite.chunk].to(suite.device))
+        part = texts[begin : begin + suite.chunk]
+        for name, scorer in scorers.items():
+            columns[name] += scorer(images, part).tolist()
+        if suite.oracle:
+            columns["oracle"] += suite.oracle(images, part).tolist()
+    return final, columns
+
+
+def _shape(executor: Executor) -> tuple[int, int, int]:
+    """Of one image's latents."""
+    unet = executor.policy.unet.config
+    return unet.in_channels, unet.sample_size, unet.sample_size
+
+
+@torch.no_grad()
 def evaluate(
     executor: Executor,
     plan: Plan,
@@ -89,25 +113,14 @@ def evaluate(
     start = time.perf_counter()
     ledger, executor.ledger = executor.ledger, Ledger()
     try:
-        shape = (executor.policy.unet.config.in_channels,) + (executor.policy.unet.config.sample_size,) * 2
         flat = [(split, prompt) for split, part in prompts.items() for prompt in part]
         texts = [prompt for _, prompt in flat]
-        final = sample(executor, plan, suite.embed(texts), noise((len(texts), *shape), NOISE_SEED), suite.chunk)
-        columns: dict[str, list] = {name: [] for name in [*rewards, *(["oracle"] if suite.oracle else [])]}
-        scorers = {name: suite.reward(name) for name in rewards}
-        for begin in range(0, len(texts), suite.chunk):
-            images = executor.decode(final[begin : begin + suite.chunk].to(suite.device))
-            part = texts[begin : begin + suite.chunk]
-            for name, scorer in scorers.items():
-                columns[name] += scorer(images, part).tolist()
-            if suite.oracle:
-                columns["oracle"] += suite.oracle(images, part).tolist()
+        final, columns = score(executor, plan, suite, rewards, texts)
         scores = pd.DataFrame({"split": [s for s, _ in flat], "prompt": texts} | columns)
 
         several = [prompt for prompt in texts[:varied] for _ in range(IMAGES_EACH)]
-        images = sample(
-            executor, plan, suite.embed(several), noise((len(several), *shape), NOISE_SEED + 1), suite.chunk
-        )
+        fresh = noise((len(several), *_shape(executor)), NOISE_SEED + 1)
+        images = sample(executor, plan, suite.embed(several), fresh, suite.chunk)
         groups = images.view(-1, IMAGES_EACH, images[0].numel())
         pairs = np.triu_indices(IMAGES_EACH, 1)
         distances = (groups[:, pairs[0]] - groups[:, pairs[1]]).square().mean(-1).sqrt().mean(1)

@@ -136,6 +136,11 @@ class Results:
         """Rewards of images of shortened chains (``benchmark.shortcut``)."""
         return self._table("shortcut", f"images-{spacing}.csv", settings=f"{spacing}.json")
 
+    def acting(self, reward: str) -> pd.DataFrame | None:
+        """Gains of tuned LoRAs that are on at some steps of the sampler alone (``benchmark.acting``)."""
+        name = file_name(reward)
+        return self._table("acting", f"{name}.csv", settings=f"{name}.json", dtype={"steps": str})
+
     @cached_property
     def cost(self) -> pd.DataFrame | None:
         """One row per method and its options: what a step costs (``benchmark.cost``), alone on the machine."""

@@ -41,7 +41,7 @@ def test_the_numbers_are_those_of_the_records(root):
     assert "published" in made["table1"].note.lower()
     assert made["table1"].runs[2, "hps"] == runs.folder.tolist()
     assert made["table3"].shown.method.tolist() == ["shortft", "shortft-one-lora"]
-    gap = made["table3"].frame.set_index("variant").loc["shortft-one-lora"]
+    gap = made["table3"].frame.set_index(["variant", "reward"]).loc["shortft-one-lora", "hps"]
     lora, ours = (results.gains(v, "hps")[:1] for v in ("shortft-one-lora", "shortft"))
     assert gap.difference == pytest.approx((lora - ours).mean())
     assert made["state"].frame.seeds.sum() == len(results.runs) == 9
@@ -119,7 +119,7 @@ def test_made_again_they_are_the_same_bytes(root):
     (root / "tables/mini/old.csv").write_text("left over")
     assert digests() == first
     assert len(first) == 3 * len(tables.TABLES) + 2
-    assert pd.read_csv(root / "tables/mini/table1.csv").shape[0] == 6  # a row for each variant and reward
+    assert pd.read_csv(root / "tables/mini/table1.csv").shape[0] == 7  # a row for each variant and reward
 
 
 def test_bad_input_is_one_line(tmp_path):

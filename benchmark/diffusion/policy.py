@@ -272,10 +272,21 @@ class Policy:
             set_peft_model_state_dict(self.unet, part, adapter_name=self._name(slot))
         self.refresh()
 
+    def _folders(self, folder: Path) -> Iterator[tuple[int, Path]]:
+        """Every slot, and where its weights are: in ``folder``, or in ``folder/slot-i`` if there are several."""
+        return ((slot, folder if len(self.slots) == 1 else folder / f"slot-{slot}") for slot in self.slots)
+
+    def load_lora(self, folder: Path) -> None:
+        """Read what ``save_lora`` wrote. Raises OSError where a slot's file is not there."""
+        for slot, source in self._folders(folder):
+            state = StableDiffusionPipeline.lora_state_dict(source, local_files_only=True)[0]
+            state = {name.removeprefix("unet."): value for name, value in state.items()}
+            set_peft_model_state_dict(self.unet, state, adapter_name=self._name(slot))
+        self.refresh()
+
     def save_lora(self, folder: Path) -> None:
         """Write the slots for ``pipeline.load_lora_weights``: in ``folder``, or in ``folder/slot-i`` if several."""
-        for slot in self.slots:
-            target = folder if len(self.slots) == 1 else folder / f"slot-{slot}"
+        for slot, target in self._folders(folder):
             config = self.unet.peft_config[self._name(slot)]
             StableDiffusionPipeline.save_lora_weights(
                 target,
