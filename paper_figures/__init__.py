@@ -14,7 +14,7 @@ from types import ModuleType
 
 FIGURES = (
     "reward_against_compute", "reward_against_seconds", "time_to_target", "forest", "frontier", "gradient_variance",
-    "chain_length", "shortcut_fidelity", "samples", "chains",
+    "chain_length", "acting", "shortcut_fidelity", "samples", "chains",
 )  # fmt: skip
 
 

@@ -119,6 +119,12 @@ def write_probes(root: Path, profile: Profile, suite: str) -> None:
                   for chain in ("base", "shortcut x4", "naive x4", "shortft", "shortft naive", "coarse")
                   for reward in (*REWARDS, "oracle")]  # fmt: skip
         pd.DataFrame(images).to_csv(folder / f"shortcut/images-{spacing}.csv", index=False)
+    gains = {"all 50": 0.1, "shortft's 15": 0.04, "the other 35": 0.08, "50": 0.01}
+    acting = [{"variant": variant, "steps": steps, "gain": gain, "gain_low": gain - 0.01, "gain_high": gain + 0.01}
+              for variant in profile.methods() for steps, gain in gains.items()]  # fmt: skip
+    (folder / "acting").mkdir()
+    pd.DataFrame(acting).to_csv(folder / "acting/hps.csv", index=False)
+    (folder / "acting/hps.json").write_text("{}")
     cost = {name: {"forwards": 800.0, "backwards": 100.0, "recomputations": 0.0, "operations": 5e10,
                    "seconds": 0.5 + i / 10, "seconds_low": 0.45 + i / 10, "seconds_high": 0.55 + i / 10, "alone": 0.5,
                    "ratio": 1.02, "peak_mb": 800.0, "step_mb": 100.0 + 10 * i, "slots": 1.0, "switching": 1.0}

@@ -81,6 +81,7 @@ def test_without_records_there_is_no_figure(tmp_path, name):
 @pytest.mark.parametrize(
     ("gone", "missing"),
     [("gradients", {"gradient_variance", "chain_length"}), ("shortcut", {"shortcut_fidelity"}),
+     ("acting", {"acting"}),
      ("hps/shortft", {"time_to_target"}), ("hps", {"time_to_target", "frontier", "samples"}), ("cost.json", set())],
 )  # fmt: skip
 def test_what_is_missing_leaves_out_what_needs_it(tree, gone, missing):
@@ -88,6 +89,11 @@ def test_what_is_missing_leaves_out_what_needs_it(tree, gone, missing):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     results = read(tree)
     assert {name for name in RECORDS if find(name).figure(results) is None} == missing
+
+
+def test_where_a_lora_acts_is_written_out(whole):
+    texts = [text.get_text() for text in find("acting").figure(read(whole)).axes[0].texts]
+    assert texts == ["+0.100", "+0.040", "+0.080", "+0.010"] * len(Profile.read(SMOKE).methods())
 
 
 def test_a_line_is_the_mean_of_the_curves(tree):
