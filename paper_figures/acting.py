@@ -1,7 +1,7 @@
 """At which steps of the sampler a tuned LoRA earns its reward: the same weights, switched on at some steps alone.
 
 A row is a LoRA (seed 0), a column a set of the sampler's 50 steps at which it is on; the number is the change of the
-target reward on held-out prompts, darker where it is larger. ShortFT's own LoRAs act at 15 steps, so its first two columns
+target reward on held-out prompts, darker where it is larger. ShortFT's own LoRAs act at 15 steps, so its first columns
 agree; "shortft's 15" says what another method's LoRA is worth under that restriction.
 """
 

@@ -179,6 +179,7 @@ addEventListener("load", () => {
   const looks = [look()];
   choose(seed, "1");
   looks.push(look());
+  choose(seed, "0");
   choose(reward, "symmetry");
   looks.push(look());
   const wide = document.documentElement.scrollWidth - innerWidth;
@@ -223,4 +224,4 @@ def test_it_works_in_a_browser(page, root, chromium, tmp_path):
     assert start["last"] == "100% 100%"
     assert start["empty"] == 8  # the run without its picture
     assert other["status"] == "hps, seed 1: 1 tuned models. Not measured: draft_k."
-    assert symmetry["names"] == ["base model", "shortft"]
+    assert symmetry["names"] == ["base model", "shortft", "shortft-one-lora"]
