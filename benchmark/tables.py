@@ -20,6 +20,7 @@ import pandas as pd
 import typer
 import yaml
 from rich.console import Console
+from scipy import stats
 
 from .claims import efficiency, judge, markdown, overview, read_claims
 from .profile import Profile, ProfileError
@@ -372,6 +373,35 @@ def time_to_target(results: Results) -> Table:
     )  # fmt: skip
 
 
+def settled(results: Results) -> Table:
+    """Whether the budget is long enough: has the order of the methods settled, have the curves flattened?"""
+    rows = []
+    for reward in results.rewards():
+        curves = {v: results.curve(v, reward) for v in results.profile.methods()}
+        means = pd.DataFrame({v: curve.groupby("share")[reward].mean() for v, curve in curves.items() if len(curve)})
+        means = means.dropna(axis="columns")  # methods whose runs all diverged on the way
+        if len(means) < 3 or len(means.columns) < 3:
+            continue
+        gains = means - means.iloc[0]
+        for share, row in gains.iloc[1:-1].iterrows():
+            tau = stats.kendalltau(row, gains.iloc[-1]).statistic
+            rows.append({"reward": reward, "share": share, "methods": len(row), "tau": tau,
+                         "gained": row.sum() / gains.iloc[-1].sum()})  # fmt: skip
+    title = f"Is the budget long enough? Suite {results.suite}"
+    if not rows:
+        return Table("settled", title, "Not measured.", pd.DataFrame(), pd.DataFrame(columns=["reward"]))
+    frame = pd.DataFrame(rows)
+    texts = frame.assign(text=[f"{row.tau:.2f} ({row.gained:.0%})" for row in frame.itertuples()])
+    shown = texts.pivot(index="reward", columns="share", values="text").loc[frame.reward.unique()]
+    shown.columns = [f"after {share:.1%}" for share in shown.columns]
+    return Table(
+        "settled", title,
+        "Kendall's rank correlation of the methods' mean rewards at a share of the budget with those at its end, over "
+        "the prompts of the curves; in brackets how much of all methods' gains together was there by then.",
+        frame, shown.reset_index(),
+    )  # fmt: skip
+
+
 def rates(results: Results) -> Table:
     """The learning rates that equal tuning chose."""
     rewards = results.rewards()
@@ -410,20 +440,9 @@ def state(results: Results) -> Table:
 
 
 TABLES = (
-    table1,
-    table2,
-    table3,
-    controls,
-    spacing,
-    side_effects,
-    time_to_target,
-    cost,
-    gpu,
-    gradients,
-    acting,
-    rates,
-    state,
-)
+    table1, table2, table3, controls, spacing, side_effects, time_to_target, cost, gpu, gradients, acting, rates,
+    settled, state,
+)  # fmt: skip
 
 
 def build(results: Results) -> list[Table]:
