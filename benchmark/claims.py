@@ -315,9 +315,13 @@ def _plain(interval: Interval | None) -> tuple[float | None, ...]:
 
 
 def overview(verdicts: list[dict]) -> list[str]:
-    """The verdicts as lines of a table."""
-    lines = ["| | claim | source | verdict |", "|---|---|---|---|"]
-    lines += [f"| {v['id']} | {v['text']} | {v['source']} | **{v['verdict']}** |" for v in verdicts]
+    """The verdicts as lines of a table, with how many of the comparisons behind each hold."""
+    lines = ["| | claim | source | verdict | comparisons that hold |", "|---|---|---|---|---|"]
+    for v in verdicts:
+        held = [row["holds"] for row in v["comparisons"]]
+        count = f"{held.count('yes')} of {len(held)}" if held else ""
+        missing = f", {held.count('missing')} not measured" if "missing" in held else ""
+        lines.append(f"| {v['id']} | {v['text']} | {v['source']} | **{v['verdict']}** | {count}{missing} |")
     return [
         *lines,
         "",
