@@ -1,6 +1,6 @@
 """Variance and bias of every method's gradient estimate, at the same parameters, prompts and noise.
 
-    python -m benchmark.gradients --methods all --reward hps
+    python -m benchmark.gradients --methods all --reward hps --jobs 2
     python -m benchmark.gradients --methods "shortft, shortft timestep_aware=false, draft_k k=5" --batches 128
 
 The parameters are two checkpoints of one reference run of the full chain (``draft``), after a little and after more
@@ -24,6 +24,8 @@ import hashlib
 import json
 import shutil
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -376,6 +378,7 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Figures go to OUT/<suite>/gradients/<reward>.csv.")] = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Start anew.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Policies at a time, on a CPU; the cores are shared.")] = 1,
 ) -> None:
     """Measure variance, bias and cost of gradient estimates. Interrupted, the same command goes on."""
     try:
@@ -405,21 +408,19 @@ def main(
         shutil.rmtree(cache, ignore_errors=True)
     cache.mkdir(parents=True, exist_ok=True)
     checkpoints = reference_checkpoints(base, steps, cache, device)
-    executor = _grid_of(base, device)
-    rows = []
+    executor, tasks = _grid_of(base, device), []
     for step, state in zip(steps, checkpoints, strict=True):
         for index, group in enumerate(groups(variants, executor.grid, executor.timesteps)):
             config = next(c for n, c in variants if n == group[0].name)
-            probe = Probe(config, group, state, device)
-            path = cache / f"probe-{step}-{index}.pt"
-            if path.exists():
-                probe.load(torch.load(path, weights_only=True))
-            title = f"step {step}, policy {index + 1}, {len(group)} estimates"
-            for _ in track(range(probe.done, batches), description=title, console=console):
-                probe.step(probe.done < redraws)
-                if probe.done % 4 == 0 or probe.done == batches:
-                    records.save_state(path, probe.state())
-            rows += [{"reference_step": step} | row for row in probe.rows()]
+            tasks.append((step, state, config, group, cache / f"probe-{step}-{index}.pt", batches, redraws, device,
+                          jobs > 1))  # fmt: skip
+    if jobs == 1:
+        made = [probed(*task) for task in tasks]
+    else:
+        threads = (max(torch.get_num_threads() // jobs, 1),)
+        with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, threads) as pool:
+            made = [future.result() for future in [pool.submit(probed, *task) for task in tasks]]
+    rows = [row for part in made for row in part]
     frame = pd.DataFrame(rows)
     name = base.folder(Path()).parts[1]
     records.write_text(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
@@ -431,6 +432,31 @@ def main(
     for step, part in frame.groupby("reference_step"):
         print_table(part, f"gradient estimates, suite {suite}, {reward}, reference run after {step} steps")
     console.print(f"written to {folder / name}.csv")
+
+
+def probed(
+    step: int,
+    state: dict,
+    config: RunConfig,
+    group: list[Variant],
+    path: Path,
+    batches: int,
+    redraws: int,
+    device: str,
+    quiet: bool,
+) -> list[dict]:
+    """The figures of the variants of one policy at one checkpoint; ``path`` keeps what is done."""
+    probe = Probe(config, group, state, device)
+    if path.exists():
+        probe.load(torch.load(path, weights_only=True))
+    title = f"step {step}, {len(group)} estimates from {group[0].name}"
+    for _ in track(range(probe.done, batches), description=title, console=console, disable=quiet):
+        probe.step(probe.done < redraws)
+        if probe.done % 4 == 0 or probe.done == batches:
+            records.save_state(path, probe.state())
+    if quiet:
+        console.print(f"{title}: {probe.done} minibatches")
+    return [{"reference_step": step} | row for row in probe.rows()]
 
 
 def _key(base: RunConfig, variants: list[tuple[str, RunConfig]]) -> str:

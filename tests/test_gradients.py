@@ -120,6 +120,7 @@ def test_the_command(tmp_path):
     assert shares.to_numpy() == pytest.approx(1, abs=1e-4)
     assert (whole[whole.method == "draft_k k=2"].from_method == 0).all()
     assert (whole[whole.method == "drtune"].from_method > 0).all()
+    line += ["--jobs", "2"]
     again = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)  # nothing is left to do
     assert again.returncode == 0
     assert pd.read_csv(tmp_path / "mini/gradients/symmetry.csv").equals(table)
