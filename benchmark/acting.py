@@ -94,7 +94,7 @@ def main(
     except (InputError, ProfileError, SuiteError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    rows = []
+    rows, bases = [], {}
     for variant, config in configs.items():
         method, loaded = config.build_method(), config.load_suite()
         executor = build_executor(loaded, config.settings, method.slots, False, 0)
@@ -104,17 +104,24 @@ def main(
             continue
         executor.policy.load_lora(found[variant])
         texts = loaded.prompts("test", prompts)
-        _, base = score(executor, acting_at(method, timesteps, set()), loaded, [reward], texts)
+        untuned = acting_at(method, timesteps, set())
+        if (executor.guidance_scale, untuned) not in bases:  # the same for all LoRAs of a sampler
+            bases[executor.guidance_scale, untuned] = score(executor, untuned, loaded, [reward], texts)[1]
+        scores = {untuned: bases[executor.guidance_scale, untuned]}
         for part, steps in track(parts(timesteps).items(), description=variant, console=console):
-            _, tuned = score(executor, acting_at(method, timesteps, steps), loaded, [reward], texts)
+            plan = acting_at(method, timesteps, steps)
+            if plan not in scores:  # ShortFT's own steps are all of its steps
+                scores[plan] = score(executor, plan, loaded, [reward], texts)[1]
             row = {"variant": variant, "steps": part}
             for column, key in {"gain": reward, "oracle": "oracle"}.items():
-                if key in tuned:
-                    gain = crossed_interval(np.subtract(tuned[key], base[key])[None])
+                if key in scores[plan]:
+                    gain = crossed_interval(np.subtract(scores[plan][key], scores[untuned][key])[None])
                     row |= {column: gain.value, f"{column}_low": gain.low, f"{column}_high": gain.high}
             rows.append(row)
         frame = pd.DataFrame(rows)
         records.write_text(out / suite / "acting" / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
+    if not rows:
+        raise typer.Exit(1)
     settings = {"protocol": PROTOCOL_VERSION, "prompts": prompts, "random_weights": loaded.random_weights,
                 "weights": loaded.fingerprint(False), **records.environment(device)}  # fmt: skip
     records.write_json(out / suite / "acting" / f"{name}.json", settings)
