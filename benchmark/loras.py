@@ -31,7 +31,7 @@ SLOTS = """from benchmark.slots import attach_slots
 attach_slots(pipeline, "{folder}")  # loads the slots and switches them by timestep"""
 
 
-def card(variant: str, run: pd.Series, target: Path, several: bool) -> str:
+def card(variant: str, run: pd.Series, target: Path, several: bool, params: Path) -> str:
     """The model card of a run's LoRA: what it is, how it was made, what it does, how to load it."""
     config = read_json(Path(run.folder) / "run.json") or {}
     environment = read_json(Path(run.folder) / "environment.json") or {}
@@ -47,6 +47,10 @@ def card(variant: str, run: pd.Series, target: Path, several: bool) -> str:
     }  # fmt: skip
     table = "\n".join(f"| {name} | {a:.4f} | {b:.4f} | {b - a:+.4f} |" for name, (a, b) in changes.items())
     options = json.dumps(settings.get("options", {}) | settings.get("settings", {}), sort_keys=True)
+    command = (
+        f"python -m benchmark.run --params {params} --suite {run.suite} --method {variant} "
+        f'--reward "{run.reward}" --seed {run.seed} --out {target.parents[3]}'
+    )
     return f"""# {variant} on {run.reward}, suite {run.suite}, seed {run.seed}
 
 A LoRA for the base model of suite {suites.kind(run.suite).title}.
@@ -57,6 +61,7 @@ It was made to compare methods, and the reward is what it was made to raise: see
 |---|---|---|---|
 {table}
 
+Made in {run.seconds:.0f} s of training by `{command}`.
 Options and settings: `{options}`. Protocol {run.protocol}, {environment.get("device")}, torch
 {environment.get("versions", {}).get("torch")}. Records: `{Path(run.folder).as_posix()}`.
 
@@ -98,7 +103,7 @@ def main(
             target = results / "loras" / suite / file_name(reward) / variant
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(source, target)
-            write_text(target / "README.md", card(variant, run, target, (source / SLOTS_FILE).exists()))
+            write_text(target / "README.md", card(variant, run, target, (source / SLOTS_FILE).exists(), params))
             made += 1
     console.print(f"{made} LoRAs with cards in {results / 'loras' / suite / file_name(reward)}")
     raise typer.Exit(0 if made else 1)
