@@ -132,7 +132,10 @@ def gain_difference(results: Results, rule: Rule) -> Iterator[Comparison]:
 
 
 def improvement(results: Results, rule: Rule) -> Iterator[Comparison]:
-    """Probability that a run ends with more of its reward than one of the other's, mean over rewards."""
+    """Probability that a run ends with more of its reward than one of the other's, mean over rewards.
+
+    Where rewards are missing it is that of the others, which no verdict rests on.
+    """
     for of, over in itertools.product(rule.of, rule.over):
         tasks, notes = [], []
         for reward in rule.rewards:
@@ -142,8 +145,7 @@ def improvement(results: Results, rule: Rule) -> Iterator[Comparison]:
                 continue
             notes += filter(None, (_short_of(results, variant, reward) for variant in (of, over)))
             tasks.append([runs.reward_after.to_numpy() for runs in pair])
-        whole = len(tasks) == len(rule.rewards)
-        interval = probability_of_improvement([t[0] for t in tasks], [t[1] for t in tasks]) if whole else None
+        interval = probability_of_improvement([t[0] for t in tasks], [t[1] for t in tasks]) if tasks else None
         yield Comparison(f"{of} over {over}", interval, "; ".join(notes), not notes)
 
 
@@ -190,12 +192,18 @@ def efficiency(results: Results, of: str, over: str, reward: str) -> tuple[np.nd
 
 
 def time_to_target_ratio(results: Results, rule: Rule) -> Iterator[Comparison]:
-    """``efficiency`` as a geometric mean over rewards and seeds."""
+    """``efficiency`` as a geometric mean over rewards and seeds; of the rewards that are there, as ``improvement``."""
     for of, over in itertools.product(rule.of, rule.over):
-        found = [efficiency(results, of, over, reward) for reward in rule.rewards]
-        notes = [n for r in rule.rewards for v in (of, over) if (n := _short_of(results, v, r))]
-        if any(f is None or len(f[0]) < 2 for f in found):
-            yield Comparison(f"{of} against {over}", None, "; ".join(notes) or "fewer than two seeds")
+        found, notes = [], []
+        for reward in rule.rewards:
+            pair = efficiency(results, of, over, reward)
+            if pair is None or len(pair[0]) < 2:
+                notes.append(f"{reward}: fewer than two seeds")
+                continue
+            notes += filter(None, (_short_of(results, variant, reward) for variant in (of, over)))
+            found.append(pair)
+        if not found:
+            yield Comparison(f"{of} against {over}", None, "; ".join(notes))
             continue
         interval, whole = geometric_mean([ratios for ratios, _ in found]), not notes
         censored = sum(int(c.sum()) for _, c in found)

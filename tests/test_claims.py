@@ -83,6 +83,16 @@ def test_no_verdict_rests_on_part_of_the_seeds(profile, tmp_path):
     assert "lacks 2 of its seeds" in judged["comparisons"][0]["note"]
 
 
+@pytest.mark.parametrize("measure", ["improvement", "time_to_target"])
+def test_what_is_pooled_is_shown_of_the_rewards_that_are_there(results, measure):
+    rule = {"measure": measure, "over": ["draft_k"], "above": 0.5}
+    whole, part = (judge(claim(**rule, rewards=rewards), results) for rewards in (["hps"], ["hps", "symmetry"]))
+    shown = part["comparisons"][0]
+    assert part["verdict"] == "not measured"
+    assert (shown["holds"], "symmetry" in shown["note"]) == ("missing", True)
+    assert shown["value"] == whole["comparisons"][0]["value"]
+
+
 def test_a_question_is_answered(results):
     question = claim(measure="gain", above=0.0).model_copy(update={"source": "question"})
     assert judge(question, results)["verdict"] == "yes"

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -45,6 +46,23 @@ def test_the_numbers_are_those_of_the_records(root):
     lora, ours = (results.gains(v, "hps")[:1] for v in ("shortft-one-lora", "shortft"))
     assert gap.difference == pytest.approx((lora - ours).mean())
     assert made["state"].frame.seeds.sum() == len(results.runs) == 9
+
+
+def test_whether_the_order_of_methods_has_settled():
+    """Three methods, two seeds: a and b change places between half of the budget and its end."""
+    ends = {"a": (0.0, 0.2, 0.3), "b": (0.0, 0.1, 0.4), "c": (0.0, 0.0, 0.1)}
+    curves = {
+        name: pd.DataFrame({"share": [0, 0.5, 1] * 2, "hps": [1 + x + off for off in (-0.01, 0.01) for x in gains]})
+        for name, gains in ends.items()
+    }
+    invented = SimpleNamespace(suite="mini", rewards=lambda: ["hps"], profile=SimpleNamespace(methods=lambda: [*ends]),
+                               curve=lambda variant, reward: curves[variant])  # fmt: skip
+    (row,) = tables.settled(invented).frame.to_dict("records")
+    assert row == {"reward": "hps", "share": 0.5, "methods": 3, "tau": pytest.approx(1 / 3),
+                   "gained": pytest.approx(0.3 / 0.8)}  # fmt: skip
+    assert tables.settled(invented).shown["after 50.0%"].item() == "0.33 (38%)"
+    del ends["c"]
+    assert tables.settled(invented).note == "Not measured."
 
 
 def test_hps_on_the_published_scale(root):
