@@ -146,7 +146,10 @@ def improvement(results: Results, rule: Rule) -> Iterator[Comparison]:
             notes += filter(None, (_short_of(results, variant, reward) for variant in (of, over)))
             tasks.append([runs.reward_after.to_numpy() for runs in pair])
         interval = probability_of_improvement([t[0] for t in tasks], [t[1] for t in tasks]) if tasks else None
-        yield Comparison(f"{of} over {over}", interval, "; ".join(notes), not notes)
+        whole = not notes
+        if interval and interval.low == interval.high:
+            notes.append("all runs of one lie above all of the other: the bootstrap of so few has no width")
+        yield Comparison(f"{of} over {over}", interval, "; ".join(notes), whole)
 
 
 def gain(results: Results, rule: Rule) -> Iterator[Comparison]:

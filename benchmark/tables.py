@@ -223,8 +223,18 @@ def spacing(results: Results) -> Table:
                 line["difference"] = f"{gap:+.4f} ({len(gaps)})"
                 rows.append({"method": given["method"], "reward": reward, "seeds": len(gaps), "value": gap.value,
                              "low": gap.low, "high": gap.high})  # fmt: skip
+            ours = next((v for v, g in results.profile.variants.items() if g == given | {"method": "shortft"}), "")
+            for label, variant, other in (("leading", given["method"], "shortft"), (given["spacing"], name, ours)):
+                gaps = results.paired(variant, other, reward)
+                missing = "" if variant == other else NOT_MEASURED
+                line[f"{label}, less shortft's"] = (
+                    missing if gaps is None or variant == other else f"{crossed_interval(gaps):+.4f}"
+                )
             shown.append(line)
-    note = "Change of the target reward from the base model of the same sampler [95% interval]; difference (seeds)."
+    note = (
+        "Change of the target reward from the base model of the same sampler [95% interval]; difference (seeds); and "
+        "the change less ShortFT's under the same spacing."
+    )
     title = f"Spacing of the sampler's steps, suite {results.suite}"
     return Table("spacing", title, note, pd.DataFrame(rows), pd.DataFrame(shown).fillna(NOT_MEASURED))
 
@@ -238,17 +248,21 @@ def side_effects(results: Results) -> Table:
             if runs.empty:
                 continue
             row = {"reward": reward, "variant": variant, "target": (runs.reward_after - runs.reward_before).mean()}
-            row["oracle"] = (runs.oracle_after - runs.oracle_before).mean()
+            if known := runs.oracle_after.notna().all():  # Stable Diffusion has none
+                oracle = crossed_interval(results.gains(variant, reward, "oracle"))
+                row |= {"oracle": oracle.value, "oracle_low": oracle.low, "oracle_high": oracle.high}
             row["diversity"] = (runs.diversity_after - runs.diversity_before).mean()
             row["drift"] = runs.drift.mean()
             for name in [c[8:-6] for c in runs if c.startswith("heldout.") and c.endswith(".after")]:
                 row[name] = (runs[f"heldout.{name}.after"] - runs[f"heldout.{name}.before"]).mean()
             rows.append(row)
-            shown.append({k: v if isinstance(v, str) else "" if pd.isna(v) else f"{v:+.3f}" for k, v in row.items()})
+            line = {k: v if isinstance(v, str) else "" if pd.isna(v) else f"{v:+.3f}" for k, v in row.items()
+                    if k not in ("oracle_low", "oracle_high")}  # fmt: skip
+            shown.append(line | ({"oracle": f"{oracle:+.3f}"} if known else {}))
     return Table(
         "side_effects", f"What else changed, suite {results.suite}",
-        "Mean change on held-out prompts: target reward, oracle of truth, diversity, and the rewards that were not "
-        "trained; drift is the distance of the final latents from the base model's.",
+        "Mean change on held-out prompts: target reward, oracle of truth [95% interval], diversity, and the rewards "
+        "that were not trained; drift is the distance of the final latents from the base model's.",
         pd.DataFrame(rows), pd.DataFrame(shown).fillna(""),
     )  # fmt: skip
 
