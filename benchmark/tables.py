@@ -40,7 +40,8 @@ MARKS = ("<!-- verdicts -->", "<!-- end of verdicts -->")  # where a README has 
 class Table:
     """A table: ``frame`` has its numbers, ``shown`` the strings that people read, in the same or another shape.
 
-    runs: folders behind a shown cell, by (row, column) of ``shown``.
+    runs       folders behind a shown cell, by (row, column) of ``shown``
+    published  rows of the paper that stand below, in the same columns
     """
 
     name: str
@@ -49,25 +50,31 @@ class Table:
     frame: pd.DataFrame
     shown: pd.DataFrame
     runs: dict[tuple[int, str], list[str]] = dataclasses.field(default_factory=dict)
+    published: list[list[str]] = dataclasses.field(default_factory=list)
 
     def markdown(self) -> str:
-        rows = [self.shown.columns, ["---"] * self.shown.shape[1], *self.shown.itertuples(index=False)]
+        rows = [self.shown.columns, ["---"] * self.shown.shape[1], *self.shown.itertuples(index=False), *self.published]
         body = "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
         return f"# {self.title}\n\n{self.note}\n\n{body}\n"
 
     def latex(self) -> str:
-        return f"% {self.title}\n" + self.shown.to_latex(index=False, escape=True)
+        whole = pd.DataFrame([*self.shown.values.tolist(), *self.published], columns=self.shown.columns)
+        return f"% {self.title}\n" + whole.to_latex(index=False, escape=True)
 
 
-def published(name: str) -> str:
-    """The published rows beside a table, in words."""
-    rows = [
-        "; ".join([row["method"], *(f"{k} {v}" for k, v in row.items() if k != "method")]) for row in PUBLISHED[name]
+PUBLISHED_NOTE = (
+    "Rows marked published are Stable Diffusion 1.5's (arXiv:2507.22604): another model, another scale, one seed, not to "
+    "be compared number by number."
+)
+
+
+def published(name: str, columns: list[str]) -> list[list[str]]:
+    """The published rows of a table, in its columns."""
+    return [
+        [f"{row['method']} (published)" if column == "method" else str(row.get(column, "")) for column in columns]
+        for row in PUBLISHED[name]
+        if any(column in row for column in columns[1:])
     ]
-    return (
-        "Published for Stable Diffusion 1.5 (arXiv:2507.22604; other model, other scale, one seed, not to be compared "
-        f"number by number): {'. '.join(rows)}."
-    )
 
 
 def seeds_of(results: Results, variant: str, reward: str) -> str:
@@ -132,8 +139,9 @@ def table1(results: Results) -> Table:
         "table1", f"Table 1. Methods and rewards at equal compute, suite {results.suite}",
         f"Interquartile mean over seeds of the final target reward on held-out prompts, {results.profile.budget} "
         "each (mean change from the base model [95% interval for new seeds and prompts]; seeds). "
-        + published("table1"),
+        + PUBLISHED_NOTE,
         pd.DataFrame([row for row in found.values() if row]), shown, {(i + 1, r): f for (i, r), f in runs.items()},
+        published("table1", ["method", *rewards]),
     )  # fmt: skip
 
 
@@ -150,9 +158,10 @@ def published_scale(results: Results) -> Table:
             rows.append({"variant": variant, "reward": reward, "seeds": len(runs), "before": before, "after": after})
             shown.append({"method": variant, "reward": reward, "seeds": seeds_of(results, variant, reward),
                           "base model": f"{before:.2f}", "HPSv2": f"{after:.2f}"})  # fmt: skip
-    note = "Mean over seeds and held-out prompts, v2.0 x 100. " + published("table1")
+    note = "Mean over seeds and held-out prompts, v2.0 x 100. " + PUBLISHED_NOTE
     title = f"HPSv2 on the published scale, suite {results.suite}"
-    return Table("published_scale", title, note, pd.DataFrame(rows), pd.DataFrame(shown))
+    reference = published("table1", ["method", "", "", "", "hps"])
+    return Table("published_scale", title, note, pd.DataFrame(rows), pd.DataFrame(shown), published=reference)
 
 
 def against(results: Results, name: str, title: str, note: str, ours: str, others: list[str]) -> Table:
@@ -178,7 +187,8 @@ def against(results: Results, name: str, title: str, note: str, ours: str, other
         f"Mean final target reward (paired difference to {ours} in the change from the base [95% interval]; seeds). "
         + note
     )
-    return Table(name, f"{title}, suite {results.suite}", note, pd.DataFrame(numbers), shown, runs)
+    reference = published(name, ["method", *rewards]) if name in PUBLISHED else []
+    return Table(name, f"{title}, suite {results.suite}", note, pd.DataFrame(numbers), shown, runs, reference)
 
 
 def variants_where(results: Results, **options) -> list[str]:
@@ -189,13 +199,13 @@ def variants_where(results: Results, **options) -> list[str]:
 def table2(results: Results) -> Table:
     return against(
         results, "table2", "Table 2. Tuning the base model through shortcuts, or the few-step model itself",
-        published("table2"), "shortft", variants_where(results, policy="shortcut"),
+        PUBLISHED_NOTE, "shortft", variants_where(results, policy="shortcut"),
     )  # fmt: skip
 
 
 def table3(results: Results) -> Table:
     ablations = variants_where(results, timestep_aware=False) + variants_where(results, progressive=False)
-    return against(results, "table3", "Table 3. Ablations of ShortFT", published("table3"), "shortft", ablations)
+    return against(results, "table3", "Table 3. Ablations of ShortFT", PUBLISHED_NOTE, "shortft", ablations)
 
 
 def controls(results: Results) -> Table:

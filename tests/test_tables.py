@@ -39,7 +39,9 @@ def test_the_numbers_are_those_of_the_records(root):
     shown = made["table1"].shown.set_index("method")
     assert shown.loc["shortft", "hps"].startswith(f"{runs.reward_after.mean():.4f}")
     assert shown.loc["draft_k", "symmetry"] == ""  # no cell of the profile
-    assert "published" in made["table1"].note.lower()
+    assert ["ShortFT (published)", "33.88"] in [row[:2] for row in made["table1"].published]
+    assert "| DRTune (published) | 32.79 |" in made["table1"].markdown()
+    assert "DRTune (published)" in made["table1"].latex()
     assert made["table1"].runs[2, "hps"] == runs.folder.tolist()
     assert made["table3"].shown.method.tolist() == ["shortft", "shortft-one-lora"]
     gap = made["table3"].frame.set_index(["variant", "reward"]).loc["shortft-one-lora", "hps"]
@@ -71,7 +73,7 @@ def test_hps_on_the_published_scale(root):
     results.runs["heldout.hps20.before"], results.runs["heldout.hps20.after"] = 0.2691, 0.3388
     row = tables.published_scale(results).shown.iloc[0]
     assert (row["base model"], row["HPSv2"]) == ("26.91", "33.88")
-    assert "26.91" in tables.published_scale(results).note
+    assert ["SD 1.5 (published)", "", "", "", "26.91"] in tables.published_scale(results).published
 
 
 def test_the_readme_has_the_verdicts(root, tmp_path):

@@ -124,7 +124,7 @@ def table(made: Table, results: Results, link: Callable) -> dict:
         rows.append(cells)
     csv = results.root / "tables" / results.suite / f"{made.name}.csv"
     return {"name": made.name, "title": made.title, "note": made.note, "columns": list(made.shown.columns),
-            "rows": rows, "csv": link(csv) if csv.is_file() else None}  # fmt: skip
+            "rows": rows, "published": made.published, "csv": link(csv) if csv.is_file() else None}  # fmt: skip
 
 
 # -- figures
