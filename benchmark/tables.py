@@ -63,8 +63,8 @@ class Table:
 
 
 PUBLISHED_NOTE = (
-    "Rows marked published are Stable Diffusion 1.5's (arXiv:2507.22604): another model, another scale, one seed, not to "
-    "be compared number by number."
+    "Rows marked published are Stable Diffusion 1.5's (arXiv:2507.22604): another model, another scale, one seed, not "
+    "to be compared number by number."
 )
 
 
