@@ -95,6 +95,8 @@ class Profile(BaseModel):
         """Read and check a file. Raises ProfileError."""
         try:
             profile = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise ProfileError(f"there is no file {path}; a profile is expected, such as params.yaml") from None
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ProfileError(f"{path} is no YAML file that can be read ({type(error).__name__})") from None
         except ValidationError as error:

@@ -7,7 +7,6 @@ number at the left is that run's gain of the reward over all held-out prompts.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +39,8 @@ def figure(results: Results, reward: str | None = None) -> Figure | None:
     reward = reward or results.rewards()[0]
     rows, bases, prompts = [], set(), None
     for variant in results.variants():
-        for run in results.of(variant, reward).head(1).itertuples():
-            pair, spacing = strips(Path(run.folder)), json.loads(run.options).get("spacing", "leading")
+        for run in results.of(variant, reward).head(1).rename(columns={"settings.spacing": "spacing"}).itertuples():
+            pair, spacing = strips(Path(run.folder)), run.spacing
             if pair is None:
                 continue
             if prompts is None:
@@ -57,7 +56,7 @@ def figure(results: Results, reward: str | None = None) -> Figure | None:
     rows.sort(key=lambda row: (row[2] != "leading", row[2], row[3]))  # each base above its variants
     count = rows[0][1].shape[1] // rows[0][1].shape[0]
     title = f"Same prompts, same noise, tuned on {style.short(reward)}"
-    figure = style.new(results, title, 0.9 + 0.58 * len(rows), width=6)
+    figure = style.new(results, title, 1 + 0.58 * len(rows), width=6)
     figure.get_layout_engine().set(h_pad=0.01, hspace=0, w_pad=0.08)
     for axes, (name, pixels, _, tuned) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         axes.imshow(pixels, interpolation="nearest", extent=(0, count, 0, 1), aspect="equal")

@@ -68,9 +68,10 @@ def write_cell(root: Path, key: CellKey, method: str, options: dict | None = Non
         operations=10_000_000_000_000, **COUNTS,
     )  # fmt: skip
     (folder / "summary.json").write_text(summary.model_dump_json(indent=2))
-    settings = {"learning_rate": 1e-3, "split": "test"}
+    options = dict(options or {})
+    settings = {"learning_rate": 1e-3, "split": "test", "spacing": options.pop("spacing", "leading")}
     config = {"suite": key.suite, "method": method, "reward": key.reward, "seed": key.seed, "budget": "10TFLOP",
-              "device": "cpu", "settings": settings, "options": options or {}}  # fmt: skip
+              "device": "cpu", "settings": settings, "options": options}  # fmt: skip
     (folder / "run.json").write_text(json.dumps({"config": config, "protocol": 1, "weights": "w"}))
     environment = {"python": "3.11", "versions": {"torch": "2.11"}, "device": "cpu (invented)", "threads": 1}
     (folder / "environment.json").write_text(json.dumps(environment))

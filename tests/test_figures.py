@@ -175,7 +175,7 @@ def test_samples_are_the_base_once_and_every_variant(tree):
         picture[32:] = tone
         Image.fromarray(picture).save(tree / f"mini/hps/{folder}/seed-0/samples.jpg", quality=95)
     config = read_json(path := tree / "mini/hps/draft_k-trailing/seed-0/run.json")
-    assert config["config"]["options"] == {"spacing": "trailing"}, path
+    assert config["config"]["settings"]["spacing"] == "trailing", path
     figure = samples.figure(read(tree))
     names = [axes.texts[0].get_text().split("\n")[0] for axes in figure.axes]
     tones = {name: axes.images[0].get_array().mean() for name, axes in zip(names, figure.axes, strict=True)}
