@@ -30,12 +30,14 @@ class Comparison:
     interval  None where records are missing
     note      what is missing, or what the interval is
     whole     every run that the profile has of it is there: no verdict rests on less
+    bound     the interval is one of upper bounds: it can fall short of a threshold, and never prove that one is passed
     """
 
     label: str
     interval: Interval | None
     note: str = ""
     whole: bool = True
+    bound: bool = False
 
 
 class Rule(BaseModel):
@@ -75,7 +77,7 @@ class Rule(BaseModel):
         beyond, short = (interval.low > self.threshold, interval.high <= self.threshold)
         if self.above is None:
             beyond, short = interval.high < self.threshold, interval.low >= self.threshold
-        return "yes" if beyond else "no" if short else "open"
+        return "yes" if beyond and not comparison.bound else "no" if short else "open"
 
 
 class Claim(BaseModel):
@@ -155,22 +157,22 @@ def improvement(results: Results, rule: Rule) -> Iterator[Comparison]:
 def gain(results: Results, rule: Rule) -> Iterator[Comparison]:
     """Change of the target reward from the base model's, on the prompts of a split."""
     for variant, reward in itertools.product(rule.of, rule.rewards):
-        runs, note = results.of(variant, reward), _short_of(results, variant, reward)
-        if len(runs) < 2:
-            yield Comparison(f"{variant}, {reward}", None, note or "fewer than two seeds")
+        gains, note = results.gains(variant, reward, split=rule.split), _short_of(results, variant, reward)
+        if gains is None or len(gains) < 2:
+            yield Comparison(f"{variant}, {reward}", None, note or f"fewer than two seeds on the split {rule.split}")
         else:
-            gains = results.gains(variant, reward, split=rule.split)
             yield Comparison(f"{variant}, {reward}", crossed_interval(gains), note, not note)
 
 
 def share_of_gain(results: Results, rule: Rule) -> Iterator[Comparison]:
     """Change on a split's prompts over the change on training prompts: means per seed, t interval of their ratio."""
     for variant, reward in itertools.product(rule.of, rule.rewards):
-        runs, note = results.of(variant, reward), _short_of(results, variant, reward)
-        if len(runs) < 2:
-            yield Comparison(f"{variant}, {reward}", None, note or "fewer than two seeds")
+        note = _short_of(results, variant, reward)
+        pair = [results.gains(variant, reward, split=split) for split in (rule.split, "train")]
+        if any(gains is None or len(gains) < 2 for gains in pair):
+            yield Comparison(f"{variant}, {reward}", None, note or f"fewer than two seeds on the split {rule.split}")
             continue
-        here, there = (results.gains(variant, reward, split=split).mean(1) for split in (rule.split, "train"))
+        here, there = (gains.mean(1) for gains in pair)
         ratio = here / there if (there > 0).all() else np.full(len(here), np.nan)
         yield Comparison(f"{variant}, {reward}", crossed_interval(ratio[:, None]), note, not note)
 
@@ -212,7 +214,7 @@ def time_to_target_ratio(results: Results, rule: Rule) -> Iterator[Comparison]:
         censored = sum(int(c.sum()) for _, c in found)
         if censored:
             notes.append(f"{censored} of {sum(len(c) for _, c in found)} runs never reached it: an upper bound")
-        yield Comparison(f"{of} against {over}", interval, "; ".join(notes), whole)
+        yield Comparison(f"{of} against {over}", interval, "; ".join(notes), whole, censored > 0)
 
 
 # -- measures on the probes

@@ -6,6 +6,7 @@ runs, curves, problems = read_tree("results")
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -62,21 +63,28 @@ def read_run(folder: Path) -> tuple[dict, pd.DataFrame | None]:
             raise BadRun(f"run.json is of {name} {config.get(name)!r}, summary.json of {getattr(summary, name)!r}")
     curve = None
     if summary.reward_after is not None:
-        check_scores(read_csv(folder / "scores.csv", ["split", "prompt", "when", summary.reward]), summary, settings)
+        oracle = ["oracle"] * (summary.oracle_after is not None)
+        scores = read_csv(folder / "scores.csv", [summary.reward, *oracle], ["split", "prompt", "when"])
+        check_scores(scores, summary, settings)
         curve = read_csv(folder / "curve.csv", ["share", "step", "operations", summary.reward])
+        if len(curve) < 2:
+            raise BadRun("curve.csv has a single evaluation")
     row = {"folder": str(folder), "protocol": record.get("protocol"), "weights": record.get("weights")}
     row |= summary.model_dump(exclude={"heldout", "combinations", "training", "prior_seconds"})
     row |= {"options": json.dumps(options, sort_keys=True), "device": config.get("device")}
     row |= {f"settings.{name}": value for name, value in settings.items()}
+    row["few_step"] = "shortcut" in summary.prior_seconds if summary.prior_seconds else None  # took part in the run
     row["prior_seconds"] = sum(summary.prior_seconds.values())
     for kind in ("heldout", "combinations", "training"):
         for name, (before, after) in getattr(summary, kind).items():
             row |= {f"{kind}.{name}.before": before, f"{kind}.{name}.after": after}
+    row["evaluated"] = None if curve is None else evaluated(scores)
     return row, curve
 
 
-def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A table with at least these columns; BadRun where it is not."""
+def read_csv(path: Path, numbers: list[str], texts: list[str] = []) -> pd.DataFrame:  # noqa: B006
+    """A table with at least these columns of numbers (NaN is one) and of texts; BadRun where it is not."""
+    columns = [*texts, *numbers]
     try:
         table = pd.read_csv(path)
     except FileNotFoundError:
@@ -87,6 +95,9 @@ def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     missing = [name for name in columns if name not in table]
     if missing or table.empty:
         raise BadRun(f"{path.name} has no rows" if not missing else f"{path.name} lacks the column {missing[0]!r}")
+    for name in numbers:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            raise BadRun(f"{path.name} has something else than numbers in the column {name!r}")
     return table
 
 
@@ -96,6 +107,19 @@ def check_scores(scores: pd.DataFrame, summary: Summary, settings: dict) -> None
     for when, value in (("before", summary.reward_before), ("after", summary.reward_after)):
         if when not in means or not np.isclose(means[when], value, rtol=1e-4, atol=1e-4):
             raise BadRun(f"scores.csv does not give summary.json's reward_{when} = {value:g}")
+    for split, has in (("combinations", summary.combinations), ("train", summary.training)):
+        if has and split not in set(scores.split):
+            raise BadRun(f"scores.csv has no images of the split {split!r}, of which summary.json speaks")
+    for split, rows in scores.groupby("split"):
+        prompts = [list(part.prompt) for _, part in rows.groupby("when")]
+        if len(prompts) != 2 or prompts[0] != prompts[1]:
+            raise BadRun(f"scores.csv has other prompts after tuning than before, split {split!r}")
+
+
+def evaluated(scores: pd.DataFrame) -> str:
+    """A hash of the prompts of every split: what is compared prompt by prompt has to agree in it."""
+    before = scores[scores.when == "before"]
+    return hashlib.sha256(before[["split", "prompt"]].to_csv(index=False).encode()).hexdigest()[:16]
 
 
 def read_tree(root: str | Path) -> Tables:

@@ -9,6 +9,7 @@ out is listed in ``problems``.
 from __future__ import annotations
 
 import dataclasses
+import json
 from functools import cached_property
 from pathlib import Path
 
@@ -16,10 +17,60 @@ import numpy as np
 import pandas as pd
 
 from .profile import CellKey, Profile, ProfileError, rate_file, read_rates
+from .protocol import PROTOCOL_VERSION
 from .reader import paired_scores, read_tree
 from .records import file_name, read_json
 
 GPU_COLUMNS = {"variant", "batch", "seconds", "images_per_second", "peak_mb", "ratio", "share"}
+
+
+def rates(root: Path, suite: str, reward: str) -> dict[str, float]:
+    """Tuned learning rates by variant, as far as there are any."""
+    try:
+        return read_rates(rate_file(root, suite, reward))
+    except ProfileError:
+        return {}
+
+
+def foreign(run: dict, key: CellKey, profile: Profile, tuned: dict[str, dict[str, float]]) -> str:
+    """Why a run is not the cell of the profile that its folder says; empty where it is.
+
+    tuned: learning rate by variant, by reward.
+    """
+    expected = {"suite": key.suite, "method": profile.method(key.variant), "reward": key.reward, "seed": key.seed,
+                "budget": profile.budget, "protocol": PROTOCOL_VERSION}  # fmt: skip
+    for name, value in expected.items():
+        if run[name] != value:
+            return f"is of {name} {run[name]}, its place in the profile of {value}"
+    options = json.loads(run["options"])
+    chosen = profile.settings | profile.variants.get(key.variant, {})
+    if key.variant in tuned[key.reward]:
+        chosen = {"learning_rate": tuned[key.reward][key.variant]} | chosen
+    for name, value in chosen.items():
+        found = options.get(name, run.get(f"settings.{name}"))
+        if name != "method" and found != value and json.dumps(found) != json.dumps(value):
+            return f"has {name} = {found}, the profile {value}"
+    if run["status"] not in ("done", "diverged"):
+        return f"has ended as {run['status']}: the same command goes on with it"
+    return ""
+
+
+def odd_ones(runs: pd.DataFrame) -> dict[str, str]:
+    """Runs that differ, from most runs of their reward, in what has to be the same for a comparison.
+
+    The weights' fingerprint covers the few-step model where a run has used it, so those runs are a group of their own;
+    where it is not known (Stable Diffusion) the runs of a variant are.
+    """
+    found = {}
+    for name, by, said in (("weights", ["reward", "few_step"], "was made with other weights"),
+                           ("weights", ["reward", "variant"], "was made with other weights"),
+                           ("evaluated", ["reward"], "was evaluated on other prompts")):  # fmt: skip
+        for _, group in runs.groupby(by) if len(runs) else []:
+            counts = group[name].value_counts()
+            if len(counts) > 1 and counts.iloc[0] > counts.sum() / 2:
+                odd = group.folder[group[name].notna() & (group[name] != counts.index[0])]
+                found |= dict.fromkeys(odd, f"{said} than most runs of its reward")
+    return found
 
 
 @dataclasses.dataclass
@@ -51,10 +102,11 @@ class Results:
         runs = runs[known].reset_index(drop=True) if len(runs) else pd.DataFrame(columns=["folder", "variant"])
         runs["variant"] = [cells[folder].variant for folder in runs.folder]
         runs["stage"] = [cells[folder].stage for folder in runs.folder]
-        wrong = runs.index[[row.method != profile.method(row.variant) for row in runs.itertuples()]]
-        for folder in runs.folder[wrong]:
-            rows.append({"folder": folder, "problem": "was made by another method than its folder says"})
-        runs = runs.drop(index=wrong).reset_index(drop=True)
+        tuned = {reward: rates(root, suite, reward) for reward in {key.reward for key in cells.values()}}
+        wrong = {row["folder"]: foreign(row, cells[row["folder"]], profile, tuned) for row in runs.to_dict("records")}
+        wrong |= {folder: problem for folder, problem in odd_ones(runs).items() if not wrong[folder]}
+        rows += [{"folder": folder, "problem": problem} for folder, problem in wrong.items() if problem]
+        runs = runs[np.array([not wrong[folder] for folder in runs.folder], bool)].reset_index(drop=True)
         found = dict(zip(runs.folder, runs.variant, strict=True))
         if len(curves):
             curves = curves[curves.folder.isin(found)].assign(variant=lambda table: table.folder.map(found))
@@ -89,9 +141,15 @@ class Results:
                       if (k.suite, k.variant, k.reward) == (self.suite, variant, reward))  # fmt: skip
 
     def gains(self, variant: str, reward: str, column: str | None = None, split: str = "test") -> np.ndarray | None:
-        """Changes of a score (the target reward) on a split's prompts, (seeds, prompts); None without any run."""
+        """Changes of a score (the target reward) on a split's prompts, (seeds, prompts).
+
+        None without any run, and where the suite has no such score or split.
+        """
         runs = self.of(variant, reward)
-        return None if runs.empty else paired_scores(list(runs.folder), column or reward, split)
+        try:
+            return None if runs.empty else paired_scores(list(runs.folder), column or reward, split)
+        except KeyError:
+            return None
 
     def paired(self, of: str, over: str, reward: str) -> np.ndarray | None:
         """Gains of one variant less those of another on the seeds that both have, (seeds, prompts); None without any.

@@ -93,7 +93,9 @@ def cell_row(results: Results, variant: str, reward: str) -> dict | None:
            "iqm": iqm(runs.reward_after.to_numpy())}  # fmt: skip
     for name, column, split in (("gain", reward, "test"), ("oracle", "oracle", "test"),
                                 ("combinations", reward, "combinations"), ("training", reward, "train")):  # fmt: skip
-        interval = crossed_interval(results.gains(variant, reward, column, split))
+        if (gains := results.gains(variant, reward, column, split)) is None:
+            continue  # Stable Diffusion has no oracle
+        interval = crossed_interval(gains)
         row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
     row["diversity"] = (runs.diversity_after - runs.diversity_before).mean()
     row["drift"] = runs.drift.mean()
@@ -258,8 +260,8 @@ def side_effects(results: Results) -> Table:
             if runs.empty:
                 continue
             row = {"reward": reward, "variant": variant, "target": (runs.reward_after - runs.reward_before).mean()}
-            if known := runs.oracle_after.notna().all():  # Stable Diffusion has none
-                oracle = crossed_interval(results.gains(variant, reward, "oracle"))
+            if known := (gains := results.gains(variant, reward, "oracle")) is not None:  # Stable Diffusion has none
+                oracle = crossed_interval(gains)
                 row |= {"oracle": oracle.value, "oracle_low": oracle.low, "oracle_high": oracle.high}
             row["diversity"] = (runs.diversity_after - runs.diversity_before).mean()
             row["drift"] = runs.drift.mean()

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from benchmark.profile import CellKey, Profile, rate_file
+from benchmark.protocol import PROTOCOL_VERSION
 from benchmark.records import Summary
 
 COUNTS = {"denoiser_forwards": 9000, "denoiser_backwards": 900, "denoiser_recomputations": 0, "decoder_forwards": 80,
@@ -23,8 +24,9 @@ REWARDS = ("hps", "pickscore", "imagereward", "symmetry", "compressibility")
 STRENGTH = {"shortft": 0.10, "draft_k": 0.08, "draft_lv": 0.07, "draft_coarse": 0.06, "ddpo": 0.01}
 
 
-def write_cell(root: Path, key: CellKey, method: str, options: dict | None = None, prompts: int = 16) -> Path:
+def write_cell(root: Path, key: CellKey, profile: Profile, prompts: int = 16) -> Path:
     """One run of invented numbers; stronger methods end higher."""
+    method = profile.method(key.variant)
     rng = np.random.default_rng([key.seed, *key.variant.encode(), *key.reward.encode()])
     folder = key.folder(root)
     folder.mkdir(parents=True)
@@ -59,7 +61,7 @@ def write_cell(root: Path, key: CellKey, method: str, options: dict | None = Non
     log.assign(grad_norm=1.0, progress=np.linspace(0, 1, 200)).to_csv(folder / "log.csv", index=False)
     heldout = {name: pair(name) for name in REWARDS if name != key.reward}
     summary = Summary(
-        status="done", suite=key.suite, method=method, reward=key.reward, seed=key.seed, budget="10TFLOP", steps=200,
+        status="done", suite=key.suite, method=method, reward=key.reward, seed=key.seed, budget=profile.budget, steps=200,
         seconds=100.0 + rng.uniform(0, 5), evaluation_seconds=50.0, reward_before=pair(key.reward)[0],
         reward_after=pair(key.reward)[1], reward_se=0.01, oracle_before=pair("oracle")[0],
         oracle_after=pair("oracle")[1], oracle_se=0.01, diversity_before=1.0, diversity_after=0.8, drift=0.3,
@@ -68,11 +70,11 @@ def write_cell(root: Path, key: CellKey, method: str, options: dict | None = Non
         operations=10_000_000_000_000, **COUNTS,
     )  # fmt: skip
     (folder / "summary.json").write_text(summary.model_dump_json(indent=2))
-    options = dict(options or {})
-    settings = {"learning_rate": 1e-3, "split": "test", "spacing": options.pop("spacing", "leading")}
-    config = {"suite": key.suite, "method": method, "reward": key.reward, "seed": key.seed, "budget": "10TFLOP",
+    options = {k: v for k, v in profile.variants.get(key.variant, {}).items() if k != "method"}
+    settings = {"learning_rate": 1e-3, "split": "test", "spacing": options.pop("spacing", "leading"), **profile.settings}
+    config = {"suite": key.suite, "method": method, "reward": key.reward, "seed": key.seed, "budget": profile.budget,
               "device": "cpu", "settings": settings, "options": options}  # fmt: skip
-    (folder / "run.json").write_text(json.dumps({"config": config, "protocol": 1, "weights": "w"}))
+    (folder / "run.json").write_text(json.dumps({"config": config, "protocol": PROTOCOL_VERSION, "weights": "w"}))
     environment = {"python": "3.11", "versions": {"torch": "2.11"}, "device": "cpu (invented)", "threads": 1}
     (folder / "environment.json").write_text(json.dumps(environment))
     picture = rng.uniform(0, 255, (2 * 32, 8 * 32, 3)).astype(np.uint8)
@@ -147,8 +149,7 @@ def write_tree(root: Path, profile: Profile, seeds: int = 5) -> Path:
     """A whole tree for a profile, with at most that many seeds of each cell."""
     for key in profile.cells():
         if key.seed < seeds:
-            options = {k: v for k, v in profile.variants.get(key.variant, {}).items() if k != "method"}
-            write_cell(root, key, profile.method(key.variant), options)
+            write_cell(root, key, profile)
     for suite in profile.suites:
         write_probes(root, profile, suite)
     return root

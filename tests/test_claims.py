@@ -93,6 +93,20 @@ def test_what_is_pooled_is_shown_of_the_rewards_that_are_there(results, measure)
     assert shown["value"] == whole["comparisons"][0]["value"]
 
 
+def test_upper_bounds_prove_nothing_above_a_threshold(profile, tmp_path):
+    """Four of five runs are eight times as fast, and one never gets there: its ratio is a bound."""
+    results = Results.read(write_tree(tmp_path, profile), profile, "mini")
+    curves = results.curves
+    slow = (curves.variant == "shortft") & (curves.seed == 4)
+    curves.loc[(curves.variant == "shortft") & (curves.share > 0), "hps"] = 9.0
+    rule = {"measure": "time_to_target", "over": ["draft_k"], "above": 2.1}
+    assert judge(claim(**rule), results)["verdict"] == "reproduced"
+    curves.loc[slow, "hps"] = 0.0
+    judged = judge(claim(**rule), results)
+    assert judged["comparisons"][0]["low"] > 2.1
+    assert judged["verdict"] == "inconclusive"
+
+
 def test_a_question_is_answered(results):
     question = claim(measure="gain", above=0.0).model_copy(update={"source": "question"})
     assert judge(question, results)["verdict"] == "yes"
@@ -114,7 +128,7 @@ def test_efficiency_is_the_ratio_of_computes(profile, tmp_path):
 
 
 def test_nothing_is_measured_without_records(profile, tmp_path):
-    write_cell(tmp_path, CellKey("mini", "shortft", "hps", 0, ""), "shortft")
+    write_cell(tmp_path, CellKey("mini", "shortft", "hps", 0, ""), profile)
     empty = Results.read(tmp_path, profile, "mini")
     for each in read_claims(ROOT / "claims.yaml"):
         assert judge(each, empty)["verdict"] == "not measured"

@@ -12,7 +12,7 @@ def test_every_lora_that_is_there_gets_a_card(tmp_path):
     profile = Profile.read(ROOT / "profiles/smoke.yaml")
     for key in profile.cells():
         if key.reward == "hps" and key.seed == 0:
-            folder = write_cell(tmp_path, key, profile.method(key.variant))
+            folder = write_cell(tmp_path, key, profile)
             if key.variant != "draft_k-trailing":
                 (folder / "lora").mkdir()
                 (folder / "lora/weights.safetensors").write_text("w")

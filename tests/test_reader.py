@@ -24,7 +24,7 @@ def write_run(root, method="draft_k", seed=0):
     before, after = np.array([0.1, 0.3, 0.2]), np.array([0.3, 0.4, 0.5]) + seed / 10
     scores = pd.DataFrame(
         {"split": "test", "prompt": list("abc") * 2, "hps": [*before, *after], "when": ["before"] * 3 + ["after"] * 3}
-    )
+    ).assign(oracle=0.5)
     scores.to_csv(folder / "scores.csv", index=False)
     curve = {"share": [0, 1], "step": [0, 9], "operations": [0, 10], "hps": [before.mean(), after.mean()]}
     pd.DataFrame(curve).to_csv(folder / "curve.csv", index=False)
@@ -78,6 +78,11 @@ def broken(name, change):
         (broken("scores.csv", None), "scores.csv is missing"),
         (broken("scores.csv", lambda text: text.replace("hps", "hpz")), "lacks the column 'hps'"),
         (broken("scores.csv", lambda text: "\n".join(text.splitlines()[:-1])), "does not give"),
+        (broken("scores.csv", lambda text: text.replace("oracle", "miracle")), "lacks the column 'oracle'"),
+        (broken("scores.csv", lambda text: text.replace(",0.5", ",half", 1)), "something else than numbers"),
+        (broken("scores.csv", lambda text: text.replace("test,a", "test,z", 1)), "other prompts after tuning"),
+        (broken("curve.csv", lambda text: "\n".join(text.splitlines()[:-1])), "a single evaluation"),
+        (broken("curve.csv", lambda text: text.replace("9", "nine")), "something else than numbers"),
         (broken("scores.csv", lambda text: ""), "cannot be read"),
         (broken("curve.csv", lambda text: text.splitlines()[0] + "\n"), "no rows"),
     ],

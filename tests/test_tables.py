@@ -50,6 +50,31 @@ def test_the_numbers_are_those_of_the_records(root):
     assert made["state"].frame.seeds.sum() == len(results.runs) == 9
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("run.json", '"protocol": 2', '"protocol": 1', "of protocol 1"),
+        ("run.json", '"learning_rate": 0.001', '"learning_rate": 0.7', "has learning_rate = 0.7"),
+        ("run.json", '"batch": 2', '"batch": 3', "has batch = 3"),
+        ("run.json", '"options": {}', '"options": {"spacing": "trailing"}', ""),  # an option's default: methods know it
+        ("run.json", '"weights": "w"', '"weights": "other"', "other weights"),
+        ("summary.json", '"done"', '"interrupted"', "ended as interrupted"),
+        ("both", '"budget": "4step"', '"budget": "9step"', "of budget 9step"),
+        ("both", '"seed": 0', '"seed": 1', "of seed 1"),
+        ("scores.csv", "test prompt 0", "no prompt", "on other prompts"),
+    ],
+)
+def test_a_run_that_is_not_the_profiles_cell_is_left_out(root, name, old, new, said):
+    folder = root / "mini/hps/shortft/seed-0"
+    for path in [folder / "run.json", folder / "summary.json"] if name == "both" else [folder / name]:
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+    results = Results.read(root, Profile.read(SMOKE), "mini")
+    assert [said in problem for problem in results.problems.problem] == [True] * bool(said)
+    assert (str(folder) in set(results.runs.folder)) == (not said)
+    assert len(results.missing) == bool(said)
+
+
 def test_whether_the_order_of_methods_has_settled():
     """Three methods, two seeds: a and b change places between half of the budget and its end."""
     ends = {"a": (0.0, 0.2, 0.3), "b": (0.0, 0.1, 0.4), "c": (0.0, 0.0, 0.1)}
