@@ -61,7 +61,10 @@ def finished(folder: Path, config: RunConfig) -> records.Summary | None:
     summary, there = records.read_summary(folder), records.read_json(folder / "run.json") or {}
     now = identity(config)
     same = all(there.get(part) == now[part] for part in now if part != "code")
-    return summary if same and summary and summary.status in ("done", "diverged") else None
+    if not same or summary is None or summary.status not in ("done", "diverged"):
+        return None
+    tables = () if summary.reward_after is None else ("scores.csv", "curve.csv")
+    return summary if all((folder / name).is_file() for name in tables) else None
 
 
 def build_executor(suite: suites.Suite, settings: Settings, slots: int, shortcut: bool, seed: int) -> Executor:

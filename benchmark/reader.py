@@ -86,7 +86,7 @@ def read_csv(path: Path, numbers: list[str], texts: list[str] = []) -> pd.DataFr
     """A table with at least these columns of numbers (NaN is one) and of texts; BadRun where it is not."""
     columns = [*texts, *numbers]
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
     except FileNotFoundError:
         raise BadRun(f"{path.name} is missing") from None
     except (OSError, ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors

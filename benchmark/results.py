@@ -18,10 +18,11 @@ import pandas as pd
 
 from .profile import CellKey, Profile, ProfileError, rate_file, read_rates
 from .protocol import PROTOCOL_VERSION
-from .reader import paired_scores, read_tree
+from .reader import BadRun, paired_scores, read_csv, read_tree
 from .records import file_name, read_json
 
 GPU_COLUMNS = {"variant", "batch", "seconds", "images_per_second", "peak_mb", "ratio", "share"}
+COST_COLUMNS = ("forwards", "backwards", "recomputations", "operations", "seconds", "ratio", "peak_mb", "step_mb")
 
 
 def rates(root: Path, suite: str, reward: str) -> dict[str, float]:
@@ -45,7 +46,7 @@ def foreign(run: dict, key: CellKey, profile: Profile, tuned: dict[str, dict[str
     options = json.loads(run["options"])
     chosen = profile.settings | profile.variants.get(key.variant, {})
     if key.variant in tuned[key.reward]:
-        chosen = {"learning_rate": tuned[key.reward][key.variant]} | chosen
+        chosen = chosen | {"learning_rate": tuned[key.reward][key.variant]}
     for name, value in chosen.items():
         found = options.get(name, run.get(f"settings.{name}"))
         if name != "method" and found != value and json.dumps(found) != json.dumps(value):
@@ -110,11 +111,17 @@ class Results:
         found = dict(zip(runs.folder, runs.variant, strict=True))
         if len(curves):
             curves = curves[curves.folder.isin(found)].assign(variant=lambda table: table.folder.map(found))
-        return cls(
+        results = cls(
             root, profile, suite, runs, curves.reset_index(drop=True),
             pd.DataFrame(rows, columns=["folder", "problem"]),
             [key for folder, key in cells.items() if folder not in found],
         )  # fmt: skip
+        _ = results.gradients, results.cost  # so that what is wrong with the probes is listed from the start
+        for spacing in profile.shortcut.spacings:
+            _ = results.jumps(spacing), results.images(spacing)
+        for reward in results.rewards():
+            results.acting(reward)
+        return results
 
     # -- the matrix
 
@@ -170,42 +177,61 @@ class Results:
 
     # -- the probes; None where they were not made
 
-    def _table(self, *path: str, settings: str | None = None, **options) -> pd.DataFrame | None:
-        """A probe's table; ``settings``: the file beside it that says how it was made."""
-        folder = self.root.joinpath(self.suite, *path).parent
-        if settings and (read_json(folder / settings) or {}).get("random_weights"):
+    def _table(self, *path: str, settings: str, numbers: str, texts: str) -> pd.DataFrame | None:
+        """A probe's table with at least these columns; ``settings``: the file beside it that says how it was made."""
+        file = self.root.joinpath(self.suite, *path)
+        if not file.exists() or (read_json(file.parent / settings) or {}).get("random_weights"):
             return None  # of models with random weights: no result
         try:
-            return pd.read_csv(self.root.joinpath(self.suite, *path), **options)
-        except (OSError, ValueError):
+            return read_csv(file, numbers.split(), texts.split())
+        except BadRun as problem:
+            self._leave_out(file, str(problem))
             return None
+
+    def _leave_out(self, file: Path, problem: str) -> None:
+        if str(file) not in set(self.problems.folder):
+            self.problems.loc[len(self.problems)] = [str(file), problem]
 
     @cached_property
     def gradients(self) -> pd.DataFrame | None:
         """Figures of gradient estimates (``benchmark.gradients``) on the profile's reward."""
         name = file_name(self.profile.gradients.reward)
-        return self._table("gradients", f"{name}.csv", settings=f"{name}.json", dtype={"slot": str})
+        numbers = "reference_step progress norm norm_low norm_high normalised_variance normalised_variance_low " \
+                  "normalised_variance_high cosine cosine_low cosine_high"  # fmt: skip
+        return self._table("gradients", f"{name}.csv", settings=f"{name}.json", numbers=numbers, texts="method slot")
 
     def jumps(self, spacing: str = "leading") -> pd.DataFrame | None:
         """Errors of the few-step model's jumps and of naive ones (``benchmark.shortcut``)."""
-        return self._table("shortcut", f"jumps-{spacing}.csv", settings=f"{spacing}.json")
+        numbers = "shortcut shortcut_low shortcut_high naive naive_low naive_high ratio ratio_low ratio_high"
+        file = f"jumps-{spacing}.csv"
+        return self._table("shortcut", file, settings=f"{spacing}.json", numbers=numbers, texts="stretch")
 
     def images(self, spacing: str = "leading") -> pd.DataFrame | None:
         """Rewards of images of shortened chains (``benchmark.shortcut``)."""
-        return self._table("shortcut", f"images-{spacing}.csv", settings=f"{spacing}.json")
+        numbers = "error mean change change_low change_high absolute_change absolute_change_low absolute_change_high"
+        file = f"images-{spacing}.csv"
+        return self._table("shortcut", file, settings=f"{spacing}.json", numbers=numbers, texts="chain reward")
 
     def acting(self, reward: str) -> pd.DataFrame | None:
         """Gains of tuned LoRAs that are on at some steps of the sampler alone (``benchmark.acting``)."""
-        name = file_name(reward)
-        return self._table("acting", f"{name}.csv", settings=f"{name}.json", dtype={"steps": str})
+        name, numbers = file_name(reward), "gain gain_low gain_high"
+        return self._table("acting", f"{name}.csv", settings=f"{name}.json", numbers=numbers, texts="variant steps")
 
     @cached_property
     def cost(self) -> pd.DataFrame | None:
         """One row per method and its options: what a step costs (``benchmark.cost``), alone on the machine."""
-        content = read_json(self.root / self.suite / "cost.json")
-        if content is None or not isinstance(content.get("methods"), dict):
+        file = self.root / self.suite / "cost.json"
+        if not file.exists():
             return None
-        return pd.DataFrame([{"method": name} | row for name, row in content["methods"].items()])
+        rows = (read_json(file) or {}).get("methods")
+        whole = isinstance(rows, dict) and all(
+            isinstance(row, dict) and all(isinstance(row.get(name), int | float) for name in COST_COLUMNS)
+            for row in rows.values()
+        )
+        if not whole:
+            self._leave_out(file, f"is no record of the cost benchmark, with {', '.join(COST_COLUMNS)} of each method")
+            return None
+        return pd.DataFrame([{"method": name} | row for name, row in rows.items()])
 
     @cached_property
     def gpu(self) -> pd.DataFrame:

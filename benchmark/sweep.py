@@ -103,18 +103,28 @@ def product(
     return cells
 
 
-def profile_jobs(profile: Profile, params: Path, device: str, out: Path, wanted: dict[str, list]) -> dict[str, Job]:
+def profile_jobs(
+    profile: Profile, params: Path, device: str, out: Path, wanted: dict[str, list],
+    untuned: dict[str, str] | None = None,
+) -> dict[str, Job]:  # fmt: skip
     """A job for every cell of a profile, one seed of everything first, by its stage in DVC.
 
     wanted: of suite, variant, reward, seed, group, the values that are wanted; none: all.
+    untuned: takes the cells that cannot run yet, with the reason; without it the first of them raises InputError.
     """
     found = {}
     for key in profile.cells():
         place = key._asdict() | {"group": key.stage.partition("@")[0]}
         if all(not values or place[name] in values for name, values in wanted.items()):
-            config, folder = resolve_cell(profile, key.suite, key.variant, key.reward, key.seed, device, out)
+            try:
+                config, folder = resolve_cell(profile, key.suite, key.variant, key.reward, key.seed, device, out)
+            except InputError as error:
+                if untuned is None:
+                    raise
+                untuned[key.stage] = str(error)
+                continue
             found[key.stage] = Job(key.variant, config, out, "", params, folder)
-    if not found:
+    if not found and not untuned:
         raise InputError(f"{params} has no such cell; see its groups, or leave out a filter")
     return found
 
@@ -152,7 +162,7 @@ def main(
 ) -> None:
     """Run every cell that is not done of methods x rewards x seeds x grid, or of a profile, and print a table."""
     try:
-        stages = {}
+        stages, waiting = {}, None
         if params is None:
             cells = product(
                 method or methods.names(), reward or ["hps"], suite, seed or [0], budget, set_ or [], grid or [],
@@ -162,7 +172,8 @@ def main(
             if budget or set_ or grid:
                 raise InputError("--params decides budget and settings; leave out --budget, --set and --grid")
             wanted = {"suite": [suite], "variant": method, "reward": reward, "seed": seed, "group": group}
-            stages = profile_jobs(Profile.read(params), params, device, out or Path("results"), wanted)
+            waiting = {} if dry_run else None
+            stages = profile_jobs(Profile.read(params), params, device, out or Path("results"), wanted, waiting)
             cells = list(stages.values())
     except (InputError, ProfileError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -171,6 +182,8 @@ def main(
         for cell in cells:
             state = "" if cell.result() is None else "  # done"
             console.print(" ".join(shlex.quote(word) for word in cell.command()[1:]) + state, soft_wrap=True)
+        for stage, reason in (waiting or {}).items():
+            console.print(f"{stage}  # waits: {reason}", soft_wrap=True)
         return
     failed = run_jobs(cells, jobs, console)
     frame = print_table(cells)
@@ -178,7 +191,11 @@ def main(
         write_text(csv, frame.to_csv(index=False, float_format="%.6g"))
     done = [stage for stage, cell in stages.items() if cell.result() is not None]
     if done and params.resolve() == Path("params.yaml").resolve():  # the profile that dvc.yaml reads
-        commit(done)
+        try:
+            commit(done)
+        except InputError as error:
+            print(f"error: {error}; the cells are done, the same command enters them", file=sys.stderr)
+            raise typer.Exit(1) from None
     raise typer.Exit(bool(failed))
 
 

@@ -142,6 +142,8 @@ def main(
         if any(rate not in LADDER for rate in tuning.rates) or sorted(tuning.rates) != tuning.rates:
             raise InputError(f"{params}: tuning.rates must ascend and be among {', '.join(map(str, LADDER))}")
         names = reward or list(dict.fromkeys(key.reward for key in profile.cells() if key.suite == suite))
+        if not names:
+            raise InputError(f"{params} has no cells of suite {suite}; its suites: {', '.join(profile.suites)}")
         grids = {name: dict.fromkeys(method or profile.tuned(name), tuple(tuning.rates)) for name in names}
         for name in names:
             if any(job.config.build_suite().random_weights for job in jobs_of(name)[:1]):

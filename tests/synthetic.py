@@ -61,8 +61,8 @@ def write_cell(root: Path, key: CellKey, profile: Profile, prompts: int = 16) ->
     log.assign(grad_norm=1.0, progress=np.linspace(0, 1, 200)).to_csv(folder / "log.csv", index=False)
     heldout = {name: pair(name) for name in REWARDS if name != key.reward}
     summary = Summary(
-        status="done", suite=key.suite, method=method, reward=key.reward, seed=key.seed, budget=profile.budget, steps=200,
-        seconds=100.0 + rng.uniform(0, 5), evaluation_seconds=50.0, reward_before=pair(key.reward)[0],
+        status="done", suite=key.suite, method=method, reward=key.reward, seed=key.seed, budget=profile.budget,
+        steps=200, seconds=100.0 + rng.uniform(0, 5), evaluation_seconds=50.0, reward_before=pair(key.reward)[0],
         reward_after=pair(key.reward)[1], reward_se=0.01, oracle_before=pair("oracle")[0],
         oracle_after=pair("oracle")[1], oracle_se=0.01, diversity_before=1.0, diversity_after=0.8, drift=0.3,
         peak_memory_mb=800.0, prior_seconds={"shortcut": 100.0, "hps": 50.0}, heldout=heldout,
@@ -71,7 +71,7 @@ def write_cell(root: Path, key: CellKey, profile: Profile, prompts: int = 16) ->
     )  # fmt: skip
     (folder / "summary.json").write_text(summary.model_dump_json(indent=2))
     options = {k: v for k, v in profile.variants.get(key.variant, {}).items() if k != "method"}
-    settings = {"learning_rate": 1e-3, "split": "test", "spacing": options.pop("spacing", "leading"), **profile.settings}
+    settings = {"learning_rate": 1e-3, "split": "test", "spacing": options.pop("spacing", "leading")} | profile.settings
     config = {"suite": key.suite, "method": method, "reward": key.reward, "seed": key.seed, "budget": profile.budget,
               "device": "cpu", "settings": settings, "options": options}  # fmt: skip
     (folder / "run.json").write_text(json.dumps({"config": config, "protocol": PROTOCOL_VERSION, "weights": "w"}))

@@ -30,6 +30,14 @@ def test_bad_input_is_one_line():
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+def test_a_dry_run_names_the_cells_that_wait_for_tuning(tmp_path):
+    result = sweep("--params", "profiles/smoke.yaml", "--out", str(tmp_path), "--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert "main@mini-draft_k-hps-0  # waits: " in result.stdout
+    result = sweep("--params", "profiles/smoke.yaml", "--out", str(tmp_path))
+    assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1)
+
+
 def test_what_is_done_is_kept(tmp_path):
     arguments = (
         "--method", "draft_k", "--reward", "symmetry", "--budget", "1step", "--set", "test_prompts=8",

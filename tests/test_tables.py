@@ -75,6 +75,21 @@ def test_a_run_that_is_not_the_profiles_cell_is_left_out(root, name, old, new, s
     assert len(results.missing) == bool(said)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["gradients/hps.csv", "shortcut/jumps-leading.csv", "shortcut/images-leading.csv", "acting/hps.csv", "cost.json"],
+)
+@pytest.mark.parametrize("spoil", [lambda text: text[: len(text) // 2], lambda text: text.replace("0.", "zero."),
+                                   lambda text: "a,b\n1,2\n", lambda text: ""])  # fmt: skip
+def test_a_broken_probe_is_left_out_and_named(root, name, spoil):
+    path = root / "mini" / name
+    path.write_text(spoil(path.read_text()))
+    results = Results.read(root, Profile.read(SMOKE), "mini")
+    tables.build(results)
+    half = spoil("0.123456") == "0.12"  # half a table of numbers may be a shorter table
+    assert results.problems.folder.tolist() == [str(path)] or (half and name != "cost.json")
+
+
 def test_whether_the_order_of_methods_has_settled():
     """Three methods, two seeds: a and b change places between half of the budget and its end."""
     ends = {"a": (0.0, 0.2, 0.3), "b": (0.0, 0.1, 0.4), "c": (0.0, 0.0, 0.1)}
