@@ -316,8 +316,9 @@ def judge(claim: Claim, results: Results) -> dict:
            "note": comparison.note}
         for (rule, comparison), answer in zip(compared, held, strict=True)
     ]  # fmt: skip
+    why_not = "" if verdict in ("reproduced", "yes") else claim.explanation
     return {"id": claim.id, "text": claim.text, "source": claim.source, "suite": results.suite, "verdict": verdict,
-            "comparisons": rows, "explanation": claim.explanation}  # fmt: skip
+            "comparisons": rows, "explanation": why_not}  # fmt: skip
 
 
 def _plain(interval: Interval | None) -> tuple[float | None, ...]:
@@ -355,7 +356,8 @@ def markdown(verdicts: list[dict], title: str) -> str:
                       "| | value | 95% interval | holds | |", "|---|---|---|---|---|"]  # fmt: skip
             for row in rows:
                 value = "" if row["value"] is None else f"{row['value']:.4g}"
-                ends = "" if row["low"] is None or row["high"] is None else f"[{row['low']:.4g}, {row['high']:.4g}]"
+                low, high = ("unbounded" if x is None else f"{x:.4g}" for x in (row["low"], row["high"]))
+                ends = "" if value == "" or low == high == "unbounded" else f"[{low}, {high}]"
                 lines.append(f"| {row['label']} | {value} | {ends} | {row['holds']} | {row['note']} |")
             lines.append("")
         if v["explanation"]:

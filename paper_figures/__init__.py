@@ -3,8 +3,8 @@
     python -m paper_figures --params params.yaml --results results --out paper_figures/out
 
 A figure's module says in its docstring what it shows and how to read it, in ``NEEDS`` which records it needs, and has
-``figure(results)``, which is None where they are missing. Modules are imported when they are drawn: ``chains`` needs
-torch, nothing else here does.
+``figure(results)``, which is None where they are missing. ``chains`` stands apart: it draws the methods' code,
+which needs torch, and no records.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from importlib import import_module
 from types import ModuleType
 
 FIGURES = (
-    "reward_against_compute", "reward_against_seconds", "time_to_target", "forest", "frontier", "gradient_variance",
-    "chain_length", "acting", "shortcut_fidelity", "samples", "chains",
+    "forest", "reward_against_compute", "reward_against_seconds", "time_to_target", "frontier", "acting", "samples",
+    "gradient_variance", "chain_length", "shortcut_fidelity",
 )  # fmt: skip
 
 

@@ -20,9 +20,7 @@ from matplotlib.patches import Arc
 
 import methods
 from benchmark.diffusion import Plan
-from benchmark.results import Results
 
-NEEDS = "nothing"
 HERE = Path(__file__).parent
 COLOURS = {"base": "#0072b2", "shortcut": "#d55e00"}  # of Okabe and Ito's palette, apart in grey too
 FAINT = "#c8c8c8"
@@ -85,11 +83,6 @@ def draw(plans: list[tuple[str, Plan]]) -> plt.Figure:
         frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0),
     )  # fmt: skip
     return drawing
-
-
-def figure(results: Results) -> plt.Figure:
-    """As every figure of the package; plans need no records, so this one is always there."""
-    return draw(rows())
 
 
 def main() -> None:

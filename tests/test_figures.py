@@ -22,7 +22,6 @@ from paper_figures.__main__ import app
 from tests import synthetic
 
 SMOKE = Path("profiles/smoke.yaml")
-RECORDS = [name for name in FIGURES if name != "chains"]  # the one that is of the code
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +65,13 @@ def test_a_chain_is_drawn_hop_by_hop():
         assert len(orange) == jumps
 
 
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", FIGURES)
 def test_a_whole_tree_gives_every_figure_and_names_its_suite(whole, name):
     figure = find(name).figure(read(whole))
     assert "embedded suite mini, not Stable Diffusion" in figure.get_suptitle()
 
 
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", FIGURES)
 def test_without_records_there_is_no_figure(tmp_path, name):
     assert find(name).figure(read(tmp_path)) is None
     assert find(name).NEEDS
@@ -88,7 +87,7 @@ def test_what_is_missing_leaves_out_what_needs_it(tree, gone, missing):
     path = tree / "mini" / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     results = read(tree)
-    assert {name for name in RECORDS if find(name).figure(results) is None} == missing
+    assert {name for name in FIGURES if find(name).figure(results) is None} == missing
 
 
 def test_where_a_lora_acts_is_written_out(whole):
@@ -214,12 +213,12 @@ def test_every_variant_of_the_profiles_has_a_style_of_its_own():
 
 
 def test_written_twice_is_byte_identical(whole, tmp_path):
-    only = [part for name in RECORDS for part in ("--only", name)]
+    only = [part for name in FIGURES for part in ("--only", name)]
     for folder in ("a", "b"):
         result = run("--results", whole, "--out", tmp_path / folder, *only)
         assert result.exit_code == 0, result.output
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == sorted(f"{name}.{ending}" for name in RECORDS for ending in ("png", "svg"))
+    assert names == sorted(f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg"))
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
         assert (tmp_path / "a" / name).stat().st_size < 1e6
@@ -249,7 +248,7 @@ def test_bad_input_is_one_line(whole, arguments, words):
 
 
 def test_figures_of_records_need_no_torch():
-    modules = ", ".join(f"paper_figures.{name}" for name in (*RECORDS, "__main__"))
+    modules = ", ".join(f"paper_figures.{name}" for name in (*FIGURES, "__main__"))
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"

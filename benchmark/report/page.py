@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
+from paper_figures import FIGURES
+
 from ..claims import Claim, judge
 from ..records import SAMPLES, read_json
 from ..results import Results
@@ -131,11 +133,17 @@ def table(made: Table, results: Results, link: Callable) -> dict:
 
 
 def figures_in(folder: Path) -> list[dict] | None:
-    """Every SVG below the folder, and every PNG that has none beside it; None without the folder."""
+    """Every SVG below the folder, and every PNG that has none beside it, and the methods' chains; None without it.
+
+    In the order of ``paper_figures.FIGURES``, others after them.
+    """
     if not folder.is_dir():
         return None
     found = {path.with_suffix(""): path for ending in ("png", "svg") for path in folder.rglob(f"*.{ending}")}
-    return [figure(found[stem], str(stem.relative_to(folder))) for stem in sorted(found)]
+    order = sorted(found, key=lambda stem: (FIGURES.index(stem.name) if stem.name in FIGURES else len(FIGURES), stem))
+    drawn = [figure(found[stem], str(stem.relative_to(folder))) for stem in order]
+    chains = MODULES / "chains.svg"  # drawn from the code, not from records
+    return drawn + [figure(chains, "chains")] * (chains.is_file() and "chains" not in {path.stem for path in order})
 
 
 def figure(path: Path, name: str) -> dict:
