@@ -34,7 +34,12 @@ def images_of(executor: Executor, result: Evaluation, count: int) -> np.ndarray:
 def thumbnails(path: Path, executor: Executor, before: Evaluation, after: Evaluation, count: int = SAMPLES) -> None:
     """The first held-out prompts from the same noise: base model above, tuned below, edge to edge."""
     rows = [np.concatenate(list(images_of(executor, result, count)), axis=1) for result in (before, after)]
-    grid = Image.fromarray((np.concatenate(rows) * 255).round().astype(np.uint8))
+    save_jpeg(path, np.concatenate(rows))
+
+
+def save_jpeg(path: Path, pixels: np.ndarray) -> None:
+    """Write pixels (H, W, 3) in [0, 1], whole or not at all."""
+    grid = Image.fromarray((pixels * 255).round().astype(np.uint8))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     grid.save(part, format="JPEG", quality=90, subsampling=0)
     os.replace(part, path)

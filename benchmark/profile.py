@@ -104,6 +104,8 @@ class Profile(BaseModel):
             raise ProfileError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
         if sorted(profile.rewards) != sorted({key.reward for key in profile.cells()}):
             raise ProfileError(f"{path}: 'rewards' are not those of the groups")
+        if profile.gradients.reward not in profile.rewards:
+            raise ProfileError(f"{path}: gradients.reward is {profile.gradients.reward}, which is not among 'rewards'")
         for key in profile.cells():
             if key.variant not in profile.variants and key.variant not in profile.methods():
                 raise ProfileError(f"{path}: groups name {key.variant}, which 'variants' does not describe")

@@ -12,7 +12,8 @@ both from the base chain's own latents, and chains from noise to image beside th
 
 The error of an image is the root mean square of the difference to the base chain's latents over that of the base
 chain's latents themselves. Rewards are compared image by image: the mean change, which is bias, and the mean absolute
-change. Intervals are over prompts (claim C5, question Q1).
+change. Intervals are over prompts (claim C5, question Q1). ``pictures-<spacing>.jpg`` has the first prompts' images, a
+row for each chain in the order of the tables, the base chain's first.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ from .cell import build_executor
 from .config import InputError, resolve
 from .diffusion import Executor, Plan, sampler_plan
 from .evaluation import NOISE_SEED, noise
+from .pictures import save_jpeg
 from .protocol import PROTOCOL_VERSION
+from .records import SAMPLES
 from .statistics import Interval, bootstrap_mean, bootstrap_ratio
 from .suites import Suite, SuiteError
 
@@ -78,9 +81,13 @@ def errors(found: torch.Tensor, chain: torch.Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def measure(executor: Executor, suite: Suite, prompts: list[str]) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """Errors (prompts,) by what was compared, and the scores of the images of every chain, one row an image."""
-    timesteps, found, scores = executor.timesteps, {}, []
+def measure(
+    executor: Executor, suite: Suite, prompts: list[str]
+) -> tuple[dict[str, np.ndarray], pd.DataFrame, dict[str, torch.Tensor]]:
+    """Errors (prompts,) by what was compared; the scores of the images of every chain, one row an image; and the first
+    of these images (SAMPLES or fewer, 3, H, W) by chain.
+    """
+    timesteps, found, scores, pictures = executor.timesteps, {}, [], {}
     base, jumps = without_slots(sampler_plan(timesteps)), stretches(timesteps)
     rewards = {name: suite.reward(name) for name in suite.scored_rewards()}
     unet = executor.policy.unet.config
@@ -107,11 +114,12 @@ def measure(executor: Executor, suite: Suite, prompts: list[str]) -> tuple[dict[
             add(name, errors(ends[name].cpu(), ends["base"].cpu()))
         for name, latents in ends.items():
             images = executor.decode(latents)
+            pictures.setdefault(name, images[:SAMPLES].cpu())
             columns = {reward: score(images, part).tolist() for reward, score in rewards.items()}
             if suite.oracle:
                 columns["oracle"] = suite.oracle(images, part).tolist()
             scores.append(pd.DataFrame({"chain": name, "prompt": part} | columns))
-    return found, pd.concat(scores, ignore_index=True)
+    return found, pd.concat(scores, ignore_index=True), pictures
 
 
 def jump_table(found: dict[str, np.ndarray], jumps: list[tuple[int, int]]) -> pd.DataFrame:
@@ -185,11 +193,13 @@ def main(
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     executor = build_executor(loaded, config.settings, 0, True, 0)
-    found, scores = measure(executor, loaded, loaded.prompts("test", prompts))
+    found, scores, pictures = measure(executor, loaded, loaded.prompts("test", prompts))
     jumps, images = jump_table(found, stretches(executor.timesteps)), image_table(found, scores)
     folder = out / suite / "shortcut"
     for name, table in (("jumps", jumps), ("images", images)):
         records.write_text(folder / f"{name}-{spacing}.csv", table.to_csv(index=False, float_format="%.6g"))
+    rows = [np.concatenate(list(part.permute(0, 2, 3, 1).numpy()), axis=1) for part in pictures.values()]
+    save_jpeg(folder / f"pictures-{spacing}.jpg", np.concatenate(rows))
     settings = {"protocol": PROTOCOL_VERSION, "weights": loaded.fingerprint(True), "prompts": prompts,
                 "spacing": spacing, "random_weights": loaded.random_weights, **records.environment(device)}  # fmt: skip
     records.write_json(folder / f"{spacing}.json", settings)

@@ -249,7 +249,7 @@ def controls(results: Results) -> Table:
 
 def spacing(results: Results) -> Table:
     """Each method with the last step of the sampler almost powerless (leading) and not (trailing)."""
-    rows, shown = [], []
+    rows, shown, runs = [], [], {}
     for name, given in results.profile.variants.items():
         if "spacing" not in given:
             continue
@@ -260,6 +260,7 @@ def spacing(results: Results) -> Table:
             for label, variant in (("leading", given["method"]), (given["spacing"], name)):
                 gains = results.gains(variant, reward)
                 line[label] = NOT_MEASURED if gains is None else f"{crossed_interval(gains):+.4f}"
+                runs[len(shown), label] = [] if gains is None else results.of(variant, reward).folder.tolist()
             if (gaps := results.paired(name, given["method"], reward)) is not None:
                 gap = crossed_interval(gaps)
                 line["difference"] = f"{gap:+.4f} ({len(gaps)})"
@@ -278,12 +279,12 @@ def spacing(results: Results) -> Table:
         "the change less ShortFT's under the same spacing."
     )
     title = f"Spacing of the sampler's steps, suite {results.suite}"
-    return Table("spacing", title, note, pd.DataFrame(rows), pd.DataFrame(shown).fillna(NOT_MEASURED))
+    return Table("spacing", title, note, pd.DataFrame(rows), pd.DataFrame(shown).fillna(NOT_MEASURED), runs)
 
 
 def side_effects(results: Results) -> Table:
     """What else changed while the target reward rose."""
-    rows, shown = [], []
+    rows, shown, behind = [], [], {}
     for reward in results.rewards():
         for variant in results.variants():
             runs = results.of(variant, reward)
@@ -300,12 +301,13 @@ def side_effects(results: Results) -> Table:
             rows.append(row)
             line = {k: v if isinstance(v, str) else "" if pd.isna(v) else f"{v:+.3f}" for k, v in row.items()
                     if k not in ("oracle_low", "oracle_high")}  # fmt: skip
+            behind[len(shown), "target"] = runs.folder.tolist()
             shown.append(line | ({"oracle": f"{oracle:+.3f}"} if known else {}))
     return Table(
         "side_effects", f"What else changed, suite {results.suite}",
         "Mean change on held-out prompts: target reward, oracle of truth [95% interval], diversity, and the rewards "
         "that were not trained; drift is the distance of the final latents from the base model's.",
-        pd.DataFrame(rows), pd.DataFrame(shown).fillna(""),
+        pd.DataFrame(rows), pd.DataFrame(shown).fillna(""), behind,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from types import ModuleType
 
 FIGURES = (
     "forest", "reward_against_compute", "reward_against_seconds", "time_to_target", "frontier", "acting", "samples",
-    "gradient_variance", "chain_length", "shortcut_fidelity",
+    "gradient_variance", "chain_length", "shortcut_fidelity", "shortcut_pictures",
 )  # fmt: skip
 
 

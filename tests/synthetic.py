@@ -122,6 +122,12 @@ def write_probes(root: Path, profile: Profile, suite: str) -> None:
                   for chain in ("base", "shortcut x4", "naive x4", "shortft", "shortft naive", "coarse")
                   for reward in (*REWARDS, "oracle")]  # fmt: skip
         pd.DataFrame(images).to_csv(folder / f"shortcut/images-{spacing}.csv", index=False)
+        picture = (
+            np.random.default_rng(0)
+            .uniform(0, 255, (len({row["chain"] for row in images}) * 32, 8 * 32, 3))
+            .astype(np.uint8)
+        )
+        Image.fromarray(picture).save(folder / f"shortcut/pictures-{spacing}.jpg", quality=40)
     gains = {"all 50": 0.1, "shortft's 15": 0.04, "the other 35": 0.08, "50": 0.01}
     acting = [{"variant": variant, "steps": steps, "gain": gain, "gain_low": gain - 0.01, "gain_high": gain + 0.01}
               for variant in profile.methods() for steps, gain in gains.items()]  # fmt: skip

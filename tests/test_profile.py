@@ -44,6 +44,7 @@ def test_a_variant_is_a_method_with_options():
         (lambda p: p["groups"]["control"].update(variants=["no-such"]), "shortft-no-such"),
         (lambda p: p["groups"]["wide"].update(rewards=["hps"]), "the same cell"),
         (lambda p: p.update(rewards=["hps"]), "rewards"),
+        (lambda p: p["gradients"].update(reward="hsp"), "gradients.reward is hsp"),
     ],
 )
 def test_a_bad_profile_is_one_line(change, words, tmp_path):
