@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -120,9 +121,9 @@ def table(made: Table, results: Results, link: Callable) -> dict:
     for i, row in enumerate(made.shown.itertuples(index=False, name=None)):
         cells = []
         for column, text in zip(made.shown.columns, map(str, row), strict=True):
-            number, bracket, rest = text.partition(" (")
+            number, rest = re.fullmatch(r"(.*?)((?: [(\[].*)?)", text).groups()
             runs = [(Path(folder).name, link(folder)) for folder in made.runs.get((i, column), [])]
-            cells.append({"text": number, "rest": bracket.strip() + rest, "runs": runs})
+            cells.append({"text": number, "rest": rest.strip(), "runs": runs})
         rows.append(cells)
     csv = results.root / "tables" / results.suite / f"{made.name}.csv"
     return {"name": made.name, "title": made.title, "note": made.note, "columns": list(made.shown.columns),
