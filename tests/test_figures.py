@@ -79,7 +79,7 @@ def test_without_records_there_is_no_figure(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("gone", "missing"),
-    [("gradients", {"gradient_variance", "chain_length"}), ("shortcut", {"shortcut_fidelity"}),
+    [("gradients", {"gradient_variance", "chain_length"}), ("shortcut", {"shortcut_fidelity", "shortcut_pictures"}),
      ("acting", {"acting"}),
      ("hps/shortft", {"time_to_target"}), ("hps", {"time_to_target", "frontier", "samples"}), ("cost.json", set())],
 )  # fmt: skip
