@@ -404,29 +404,28 @@ def acting(results: Results) -> Table:
 
 
 def time_to_target(results: Results) -> Table:
-    """Efficiency of ShortFT against every other method, reward by reward."""
+    """Who gets sooner to where the other ends: ShortFT against every other method, both ways, reward by reward."""
     rows, shown = [], []
-    for other in results.profile.methods():
-        if other == "shortft":
-            continue
-        line = {"against": other}
+    others = [method for method in results.profile.methods() if method != "shortft"]
+    for of, over in [("shortft", other) for other in others] + [(other, "shortft") for other in others]:
+        line = {"method": of, "to where ends": over}
         for reward in results.rewards():
-            found = efficiency(results, "shortft", other, reward) if len(results.curves) else None
+            found = efficiency(results, of, over, reward) if len(results.curves) else None
             if found is None:
                 line[reward] = NOT_MEASURED
                 continue
             ratios, censored = found
             mean = geometric_mean([ratios])
-            rows.append({"against": other, "reward": reward, "seeds": len(ratios), "ratio": mean.value, "low": mean.low,
-                         "high": mean.high, "never_reached": int(censored.sum())})  # fmt: skip
+            rows.append({"of": of, "over": over, "reward": reward, "seeds": len(ratios), "ratio": mean.value,
+                         "low": mean.low, "high": mean.high, "never_reached": int(censored.sum())})  # fmt: skip
             bound = "< " if censored.all() else "<= " if censored.any() else ""
             line[reward] = f"{bound}{mean.value:.2f} ({int(censored.sum())} of {len(ratios)} never)"
         shown.append(line)
     return Table(
         "time_to_target", f"Time to target, suite {results.suite}",
-        "Compute of the other method's whole run over what ShortFT needs to reach, and keep to the next evaluation, "
-        "the other's mean final reward (geometric mean over seeds; how many runs never did: then an upper bound). "
-        "Evaluations are an eighth of the budget apart, so no ratio is much above 8.",
+        "Compute of the other's whole run over what a method needs to reach, and keep to the next evaluation, the "
+        "other's mean final reward: above 1 it is cheaper (geometric mean over seeds; how many runs never did: then an "
+        "upper bound). Evaluations are an eighth of the budget apart, so no ratio is much above 8.",
         pd.DataFrame(rows), pd.DataFrame(shown),
     )  # fmt: skip
 

@@ -66,7 +66,7 @@ def draw(
         else:
             panel.set_title(style.short(reward))
             style.empty(panel)
-    figure.supylabel("target reward, held-out prompts", fontsize=7)
+    figure.supylabel("target reward, the curves' held-out prompts", fontsize=7)
     shown = [method for method in methods if any(m == method for m, _ in curves)]
     style.legend(figure, style.variant_handles(shown, names), 5, spare, label)
     return figure

@@ -57,7 +57,8 @@ def figure(results: Results, reward: str | None = None) -> Figure | None:
     count = rows[0][1].shape[1] // rows[0][1].shape[0]
     title = f"Same prompts, same noise, tuned on {style.short(reward)}"
     figure = style.new(results, title, 1 + 0.58 * len(rows), width=6)
-    figure.get_layout_engine().set(h_pad=0.01, hspace=0, w_pad=0.08)
+    figure.get_layout_engine().set(h_pad=0.01, hspace=0, w_pad=0.08, rect=(0, 0, 1, 1 - 0.22 / figure.get_figheight()))
+    figure.suptitle(figure.get_suptitle(), y=1 - 0.06 / figure.get_figheight(), va="top")  # clear of the prompts
     for axes, (name, pixels, _, tuned) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         axes.imshow(pixels, interpolation="nearest", extent=(0, count, 0, 1), aspect="equal")
         axes.spines[:].set_visible(False)

@@ -1,16 +1,18 @@
-"""How much less compute ShortFT needs to get where another method ends: claim C2, one panel per reward.
+"""Who gets sooner to where the other ends: claim C2, one panel per reward.
 
-Compute of the other's whole run over what ShortFT needs to reach, and keep to the next evaluation, the other's mean
-final reward (``benchmark.claims.efficiency``, so that verdict and figure cannot differ). Right of 1 ShortFT is cheaper.
-A point is one seed of ShortFT, open with an arrow where that seed never got there: its ratio is at most that. The
-diamond is the geometric mean, open too where any seed is such a bound. The finest answer is the first evaluation after
-the start. The dashed lines at 2.1 and 3.8 are the range that a summary of the paper claims; it stands in no source of
-the paper.
+Two questions of every pair, as ratios of compute, the other method's over ShortFT's, so that right of 1 ShortFT is
+cheaper (``benchmark.claims.efficiency``: verdict and figure cannot differ). Circles: the other's whole run over what
+each seed of ShortFT needs to reach, and keep to the next evaluation, the other's mean final reward. Squares: what each
+seed of the other needs to reach ShortFT's mean final reward, over ShortFT's whole run. Large marks are geometric means.
+Open marks are bounds: a seed that never got there is further on the arrow's side. The finest answer is the first
+evaluation after the start. The dashed lines at 2.1 and 3.8 are the range that a summary of the paper claims for the
+first question; it stands in no source of the paper.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -23,20 +25,39 @@ NEEDS = "curve.csv of shortft and of another plain method on the same reward"
 CLAIMED = (2.1, 3.8)
 
 
+def draw_question(
+    panel: Axes, y: float, ratios: np.ndarray, censored: np.ndarray, colour: str, marker: str, side: int
+) -> None:
+    """The seeds and the geometric mean of one question; ``side``: -1 where a bound is one from above, 1 from below."""
+    heights = y + np.linspace(-0.12, 0.12, len(ratios)) if len(ratios) > 1 else np.array([y])
+    for bound in (False, True):
+        chosen = censored == bound
+        panel.plot(ratios[chosen], heights[chosen], color=colour, marker=marker, markersize=2.5, linestyle="",
+                   markeredgewidth=0.7, markerfacecolor="white" if bound else colour, zorder=3,
+                   gid="censored" if bound else "reached")  # fmt: skip
+    mean = np.exp(np.log(ratios).mean())
+    if censored.any():
+        arrow = {"arrowstyle": "<-", "color": colour, "lw": 0.9, "shrinkA": 0, "shrinkB": 2}
+        panel.annotate("", (mean, y), (12 * side, 0), textcoords="offset points", arrowprops=arrow)
+    panel.plot(mean, y, marker=marker, markersize=5.5, linestyle="", color=colour, markeredgecolor="black",
+               markerfacecolor="white" if censored.any() else colour, markeredgewidth=0.8, zorder=4,
+               gid="mean")  # fmt: skip
+
+
 def figure(results: Results) -> Figure | None:
     others = [method for method in curves.plain_methods(results) if method != "shortft"]
-    found = {}
-    for reward in results.rewards():
+    rewards, found = results.rewards(), {}
+    for reward in rewards:
         for other in others:
-            ratios = efficiency(results, "shortft", other, reward)
-            if ratios is not None:
-                found[reward, other] = ratios
+            forth = efficiency(results, "shortft", other, reward)
+            back = efficiency(results, other, "shortft", reward)
+            if forth and back:
+                found[reward, other] = forth, (1 / back[0], back[1])
     if not found:
         return None
-    rewards = results.rewards()
     rows = -(-len(rewards) // 3)
-    figure = style.new(results, "Compute to the same reward, the other's over ShortFT's",
-                       1.2 + rows * (0.6 + 0.17 * len(others)))  # fmt: skip
+    figure = style.new(results, "Compute to where the other ends, the other's over ShortFT's",
+                       1.2 + rows * (0.6 + 0.22 * len(others)))  # fmt: skip
     axes, spare = style.grid(figure, len(rewards), sharey=True, sharex=True)
     for panel, reward in zip(axes, rewards, strict=True):
         if not any(r == reward for r, _ in found):
@@ -51,36 +72,27 @@ def figure(results: Results) -> Figure | None:
                 panel.annotate("not measured", (0.5, y), xycoords=("axes fraction", "data"), ha="center", va="center",
                                fontsize=6, color=style.GREY, backgroundcolor="white")  # fmt: skip
                 continue
-            (ratios, censored), look = found[reward, other], style.of(other)
-            counts.append(len(ratios))
-            heights = y + np.linspace(-0.22, 0.22, len(ratios)) if len(ratios) > 1 else np.array([y])
-            for bound in (False, True):
-                chosen = censored == bound
-                panel.plot(ratios[chosen], heights[chosen], color=look.colour, marker="o", markersize=3, linestyle="",
-                           markerfacecolor="white" if bound else look.colour, zorder=3,
-                           gid="censored" if bound else "reached")  # fmt: skip
-            for ratio, height in zip(ratios[censored], heights[censored], strict=True):
-                panel.annotate("", (ratio, height), (-9, 0), textcoords="offset points",
-                               arrowprops={"arrowstyle": "<-", "color": look.colour, "lw": 0.7, "shrinkA": 0,
-                                           "shrinkB": 2})  # fmt: skip
-            panel.plot(np.exp(np.log(ratios).mean()), y, marker="D", markersize=6, linestyle="", color=look.colour,
-                       markerfacecolor="white" if censored.any() else look.colour, markeredgecolor="black",
-                       markeredgewidth=0.8, zorder=4, gid="mean")  # fmt: skip
-        panel.set_title(f"{style.short(reward)}, {style.seeds(counts)} of ShortFT")
+            (forth, back), colour = found[reward, other], style.of(other).colour
+            counts += [len(forth[0]), len(back[0])]
+            draw_question(panel, y - 0.2, *forth, colour, "o", -1)
+            draw_question(panel, y + 0.2, *back, colour, "s", 1)
+        panel.set_title(f"{style.short(reward)}, {style.seeds(counts)}")
     axes[0].set(xscale="log", ylim=(len(others) - 0.5, -0.5), yticks=range(len(others)), yticklabels=others)  # shared
     for panel in axes:
         panel.tick_params(axis="y", length=0)
-    ratios = np.concatenate([r for r, _ in found.values()])
-    low, high = min(0.7, 0.75 * ratios.min()), max(4.5, 1.25 * ratios.max())
-    axes[0].set_xlim(low, high)
+        for y in range(1, len(others)):
+            panel.axhline(y - 0.5, color="#eeeeee", lw=0.6, zorder=0)
+    ratios = np.concatenate([ratios for pair in found.values() for ratios, _ in pair])
+    axes[0].set_xlim(min(0.4, 0.75 * ratios.min()), max(4.5, 1.25 * ratios.max()))
     style.decades(axes[0].xaxis)
     label = "ratio of operations, no finer than the evaluations (right of 1: ShortFT is cheaper)"
-    plain, bound = {"linestyle": "", "color": style.GREY}, {"markerfacecolor": "white"}
+    plain, mean = {"linestyle": "", "color": style.GREY}, {"markeredgecolor": "black"}
     handles = [
-        Line2D([], [], marker="o", markersize=3, label="one seed of ShortFT", **plain),
-        Line2D([], [], marker="o", markersize=3, label="← one that never got there: at most this", **plain, **bound),
-        Line2D([], [], marker="D", markeredgecolor="black", label="geometric mean", **plain),
-        Line2D([], [], marker="D", markeredgecolor="black", label="the same, at most", **plain, **bound),
+        Line2D([], [], marker="o", label="ShortFT to where the other ends", **plain, **mean),
+        Line2D([], [], marker="s", label="the other to where ShortFT ends", **plain, **mean),
+        Line2D([], [], marker="o", markersize=2.5, label="small: one seed, large: geometric mean", **plain),
+        Line2D([], [], marker="o", markerfacecolor="white", label="open, arrow: a bound,\nsome never got there",
+               **plain, **mean),
         Line2D([], [], color=style.GREY, lw=0.8, label="1: equal compute"),
         Line2D([], [], color=style.GREY, lw=0.8, linestyle=style.DASHES,
                label="2.1 and 3.8: claimed\nin a summary of the paper"),

@@ -133,14 +133,19 @@ def test_seconds_are_those_measured_alone_where_they_are(tree):
 def test_a_seed_that_never_got_there_is_drawn_as_censored(tree):
     scale(tree / "mini/hps/shortft/seed-1/curve.csv", "hps", 0.1)
     figure = time_to_target.figure(read(tree))
-    (never,) = (line for line in lines(figure, "censored") if len(line.get_xdata()))
-    (there,) = (line for line in lines(figure, "reached") if len(line.get_xdata()))
-    assert never.get_markerfacecolor() == "white" != there.get_markerfacecolor()
+
+    def drawn(gid, marker):
+        return [line for line in lines(figure, gid) if line.get_marker() == marker and len(line.get_xdata())]
+
+    (never,), (there,), (mean,) = (drawn(gid, "o") for gid in ("censored", "reached", "mean"))  # ShortFT's runs
+    assert never.get_markerfacecolor() == mean.get_markerfacecolor() == "white" != there.get_markerfacecolor()
     assert never.get_xdata() == pytest.approx([1])  # the budgets are the same: at most as cheap
     assert there.get_xdata()[0] > 1
-    (mean,) = lines(figure, "mean")
-    assert mean.get_markerfacecolor() == "white"
     assert mean.get_xdata() == pytest.approx([np.sqrt(there.get_xdata()[0])])
+    (others,), (mean,) = drawn("reached", "s"), drawn("mean", "s")  # the other's, which all get to ShortFT's end
+    assert len(others.get_xdata()) == 2
+    assert max(others.get_xdata()) <= 1
+    assert mean.get_markerfacecolor() == others.get_markerfacecolor() != "white"
 
 
 def test_a_forest_says_what_is_missing_and_how_many_seeds_there_are(tree):
