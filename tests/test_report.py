@@ -91,6 +91,13 @@ def test_figures_are_titled_by_their_modules(page):
     assert "data:image/svg+xml;base64," in page
 
 
+def test_words_say_what_rows_and_rewards_are(page):
+    assert "<dt>shortft</dt><dd>back-propagate the reward through a chain that a frozen few-step model shortens" in page
+    assert "<dt>shortft-one-lora</dt><dd><code>shortft</code> with <code>timestep_aware = false</code>" in page
+    assert "<dt>hps</dt><dd>Human Preference Score" in page
+    assert "<dt>symmetry</dt><dd>Left-right symmetry" in page
+
+
 def test_what_is_not_there_is_named(page, root):
     assert f"{root / BROKEN}</a>: summary.json is missing" in page
     assert re.search(r'<th scope="row">draft_k</th><td>1</td>', page)

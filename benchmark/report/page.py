@@ -27,7 +27,8 @@ from ..results import Results
 from ..tables import Table, build
 
 HERE = Path(__file__).parent
-MODULES = HERE.parents[1] / "paper_figures"
+ROOT = HERE.parents[1]
+MODULES = ROOT / "paper_figures"
 BAR = 200  # width of an interval's drawing
 
 
@@ -64,7 +65,8 @@ def suite(results: Results, claims: list[Claim], link: Callable) -> dict:
     return {
         "name": results.suite, "budget": results.profile.budget, "done": done, "total": done + len(results.missing),
         "verdicts": verdicts, "tally": tally(verdicts), "tables": [table(t, results, link) for t in build(results)],
-        "rewards": results.rewards(), "seeds": sorted({k.seed for k in results.profile.cells()}),
+        "words": words(results), "rewards": results.rewards(),
+        "seeds": sorted({k.seed for k in results.profile.cells()}),
         "pictures": {reward: pictures(results, reward) for reward in results.rewards()},
         "problems": [{"folder": row.folder, "href": link(row.folder), "problem": row.problem}
                      for row in results.problems.sort_values("folder").itertuples()],
@@ -112,6 +114,51 @@ def tally(verdicts: list[dict]) -> list[tuple[str, str, int]]:
     return [(word, tone, counts[word]) for word, tone in TONES.items() if counts[word]]
 
 
+# -- words: read from the sources, which to import would need torch
+
+
+def words(results: Results) -> list[tuple[str, str]]:
+    """Every row and reward of the tables with what it is, as far as this repository's sources say."""
+    rows = []
+    for variant in results.variants():
+        given = dict(results.profile.variants.get(variant, {}))
+        method = given.pop("method", variant)
+        text = f"`{method}` with " + ", ".join(f"`{k} = {json.dumps(v)}`" for k, v in given.items()) if given else ""
+        rows.append((variant, text or first_line(docstring(ROOT / f"methods/{method}.py")).partition(": ")[2]))
+    suite = constants(ROOT / f"benchmark/suites/{results.suite}/suite.py")
+    pixels = {name.lower(): first_line(text) for name, text in docstrings(ROOT / "benchmark/rewards/pixels.py").items()}
+    meanings = pixels | suite.get("learned_rewards", {}) | suite.get("combinations", {})
+    return [*rows, *((reward, meanings.get(reward, "")) for reward in results.rewards())]
+
+
+def first_line(text: str) -> str:
+    return text.partition("\n")[0].rstrip(".")
+
+
+def parsed(module: Path) -> ast.Module:
+    """A module's source; nothing where there is none that can be read."""
+    try:
+        return ast.parse(module.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return ast.Module([], [])
+
+
+def docstring(module: Path) -> str:
+    return ast.get_docstring(parsed(module)) or ""
+
+
+def docstrings(module: Path) -> dict[str, str]:
+    """Of a module's classes."""
+    return {part.name: ast.get_docstring(part) or "" for part in parsed(module).body if isinstance(part, ast.ClassDef)}
+
+
+def constants(module: Path) -> dict:
+    """The literal tables in the classes of a module, by name."""
+    parts = [part for cls in parsed(module).body if isinstance(cls, ast.ClassDef) for part in cls.body]
+    return {part.targets[0].id: ast.literal_eval(part.value) for part in parts
+            if isinstance(part, ast.Assign) and isinstance(part.value, ast.Dict)}  # fmt: skip
+
+
 # -- tables
 
 
@@ -154,13 +201,6 @@ def figure(path: Path, name: str) -> dict:
     reading = [" ".join(part.split()) for part in parts if not part.startswith(" ")]  # indented: commands
     return {"name": name, "title": title.rstrip(".") or path.stem.replace("_", " "), "reading": reading,
             "uri": data_uri(path, "svg+xml" if path.suffix == ".svg" else "png")}  # fmt: skip
-
-
-def docstring(module: Path) -> str:
-    try:
-        return ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
-    except (OSError, ValueError, SyntaxError):
-        return ""
 
 
 # -- pictures
