@@ -33,7 +33,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 PUBLISHED = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
 NOT_MEASURED = "not measured"
-MARKS = ("<!-- verdicts -->", "<!-- end of verdicts -->")  # where a README has the table
+MARKS = "<!-- {} -->", "<!-- end of {} -->"  # around what a README has of the results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +52,12 @@ class Table:
     runs: dict[tuple[int, str], list[str]] = dataclasses.field(default_factory=dict)
     published: list[list[str]] = dataclasses.field(default_factory=list)
 
-    def markdown(self) -> str:
+    def lines(self) -> list[str]:
         rows = [self.shown.columns, ["---"] * self.shown.shape[1], *self.shown.itertuples(index=False), *self.published]
-        body = "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
-        return f"# {self.title}\n\n{self.note}\n\n{body}\n"
+        return ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+
+    def markdown(self) -> str:
+        return "\n".join([f"# {self.title}", "", self.note, "", *self.lines(), ""])
 
     def latex(self) -> str:
         whole = pd.DataFrame([*self.shown.values.tolist(), *self.published], columns=self.shown.columns)
@@ -314,24 +316,26 @@ def side_effects(results: Results) -> Table:
 def cost(results: Results) -> Table:
     """What a step costs, and a whole run at that price."""
     table = results.cost
-    columns = ["method", "forwards", "backwards", "recomputations", "seconds", "ratio", "peak_mb", "step_mb"]
+    formats = {"method": "{}", "forwards": "{:.0f}", "backwards": "{:.0f}", "recomputations": "{:.0f}",
+               "seconds": "{:.3f}", "ratio": "{:.3f}", "peak_mb": "{:.0f}", "step_mb": "{:.0f}",
+               "run_seconds": "{:.0f}", "books": "{:.4f}", "slots": "{:.3f}", "switching": "{:.3f}"}  # fmt: skip
     if table is None:
         return Table("cost", f"Cost of a step, suite {results.suite}", "Not measured.", pd.DataFrame(),
-                     pd.DataFrame(columns=columns))  # fmt: skip
+                     pd.DataFrame(columns=list(formats)))  # fmt: skip
     frame = table.copy()
     reward = results.rewards()[0]
     operations = [results.of(v, reward).operations.mean() if len(results.runs) else np.nan for v in frame.method]
     frame["run_seconds"] = frame.seconds / frame.operations * operations
-    formats = {"seconds": "{:.3f}", "ratio": "{:.3f}", "run_seconds": "{:.0f}"}
-    shown = frame[[*columns, "run_seconds"]].copy()
-    for column in shown.columns[1:]:
-        shown[column] = ["" if pd.isna(x) else formats.get(column, "{:.0f}").format(x) for x in shown[column]]
+    shown = frame[[column for column in formats if column in frame]].copy()
+    for column in shown:
+        shown[column] = ["" if pd.isna(x) else formats[column].format(x) for x in shown[column]]
     return Table(
         "cost", f"Cost of an optimiser step, suite {results.suite}",
         "Denoiser calls per image (guidance counts twice); seconds of a step, alone on the machine; ratio to the same "
         "calls timed alone; peak memory, and what a step adds to the loaded models; run_seconds is a run's on "
-        f"{reward} at this speed, by operations (ShortFT's step is one of its first stage, the cheapest). `draft` and "
-        "`alignprop` recompute (checkpoint) by default.",
+        f"{reward} at this speed, by operations (ShortFT's step is one of its first stage, the cheapest); books: share "
+        "of the step that ledger and log take; slots, switching: a call with all LoRA slots on, and one that switches "
+        "them, over a call with none. `draft` and `alignprop` recompute (checkpoint) by default.",
         frame, shown,
     )  # fmt: skip
 
@@ -516,13 +520,24 @@ def write(tables: list[Table], folder: Path) -> None:
             write_text(folder / f"{table.name}.{ending}", text)
 
 
-def into_readme(readme: Path, judged: list[dict]) -> None:
-    """Put the table of verdicts between the marks in a text file. Raises ProfileError where there are none."""
+def progress(results: Results) -> list[str]:
+    """How much of the matrix is there, in a sentence."""
+    cells = pd.DataFrame([key for key in results.profile.cells() if key.suite == results.suite])
+    expected = cells.reward.value_counts()
+    here = results.runs.reward.value_counts() if len(results.runs) else {}
+    parts = ", ".join(f"`{reward}` {here.get(reward, 0)} of {expected[reward]}" for reward in results.rewards())
+    return [f"{len(results.runs)} of {len(cells)} cells of the standard matrix are there: {parts}."]
+
+
+def into_readme(readme: Path, parts: dict[str, list[str]]) -> None:
+    """Put lines between the marks that bear their names in a text file. Raises ProfileError where it has no marks."""
     text = readme.read_text(encoding="utf-8")
-    if not all(text.count(mark) == 1 for mark in MARKS):
-        raise ProfileError(f"{readme} must have the lines {MARKS[0]} and {MARKS[1]} once each")
-    before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-    write_text(readme, "\n".join([before + MARKS[0], *overview(judged), MARKS[1]]) + after)
+    for name, lines in parts.items():
+        first, last = (mark.format(name) for mark in MARKS)
+        if not text.count(first) == text.count(last) == 1:
+            raise ProfileError(f"{readme} must have the lines {first} and {last} once each")
+        text = "\n".join([text.split(first)[0] + first, *lines, last]) + text.split(last)[1]
+    write_text(readme, text)
 
 
 def open_results(params: Path, root: Path) -> list[Results]:
@@ -540,7 +555,8 @@ def main(
     results: Annotated[Path, typer.Option(help="The folder with the records.")] = Path("results"),
     claims: Annotated[Path, typer.Option(help="The claims and the rules that decide.")] = Path("claims.yaml"),
     readme: Annotated[
-        Path | None, typer.Option(help=f"Also put the first suite's verdicts into this file, after {MARKS[0]}.")
+        Path | None,
+        typer.Option(help="Also put the first suite's verdicts, state and cost between the marks of this file."),
     ] = None,
 ) -> None:
     """Make all tables and verdicts anew from the records."""
@@ -563,7 +579,9 @@ def main(
             console.print(f"  {row.folder}: {row.problem}")
     try:
         if readme:
-            into_readme(readme, [verdict for verdict in verdicts if verdict["suite"] == loaded[0].suite])
+            judged = [verdict for verdict in verdicts if verdict["suite"] == loaded[0].suite]
+            parts = {"verdicts": overview(judged), "state": progress(loaded[0]), "cost": cost(loaded[0]).lines()}
+            into_readme(readme, parts)
     except (OSError, ProfileError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

@@ -116,15 +116,18 @@ def test_hps_on_the_published_scale(root):
     assert ["SD 1.5 (published)", "", "", "", "26.91"] in tables.published_scale(results).published
 
 
-def test_the_readme_has_the_verdicts(root, tmp_path):
+def test_a_readme_gets_verdicts_state_and_cost(root, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text("first\n" + "\n".join(tables.MARKS) + "\nlast\n")
+    marks = [mark.format(name) for name in ("verdicts", "state", "cost") for mark in tables.MARKS]
+    readme.write_text("\n".join(["first", *marks, "last", ""]))
     assert command("--results", root, "--readme", readme).returncode == 0
     lines = (root / "claims.md").read_text().splitlines()
     table = [line for line in lines if line.startswith("| C") or line.startswith("| Q")]
     assert len(table) == 14
     text = readme.read_text()
     assert "\n".join(table) in text
+    assert "<!-- state -->\n9 of 9 cells of the standard matrix are there: `hps`" in text
+    assert "<!-- cost -->\n| method | forwards |" in text
     assert (text.startswith("first\n"), text.endswith("last\n")) == (True, True)
     readme.write_text("no marks")
     result = command("--results", root, "--readme", readme)
