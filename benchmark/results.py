@@ -253,12 +253,5 @@ class Results:
         rows = self.cost[self.cost.method == variant] if self.cost is not None else ()
         return float(rows.seconds.iloc[0] / rows.operations.iloc[0]) if len(rows) else None
 
-    def tuning(self, reward: str) -> pd.DataFrame | None:
-        """The evidence of the learning rates of a reward."""
-        return self._table("tuning", f"{file_name(reward)}.csv")
-
     def rates(self, reward: str) -> dict[str, float]:
-        try:
-            return read_rates(rate_file(self.root, self.suite, reward))
-        except ProfileError:
-            return {}
+        return rates(self.root, self.suite, reward)
