@@ -81,7 +81,7 @@ def test_without_records_there_is_no_figure(tmp_path, name):
     ("gone", "missing"),
     [("gradients", {"gradient_variance", "chain_length"}), ("shortcut", {"shortcut_fidelity", "shortcut_pictures"}),
      ("acting", {"acting"}),
-     ("hps/shortft", {"time_to_target"}), ("hps", {"time_to_target", "frontier", "samples"}), ("cost.json", set())],
+     ("hps/shortft", {"time_to_target"}), ("hps", {"time_to_target", "samples"}), ("cost.json", set())],
 )  # fmt: skip
 def test_what_is_missing_leaves_out_what_needs_it(tree, gone, missing):
     path = tree / "mini" / gone
