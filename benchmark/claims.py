@@ -86,7 +86,8 @@ class Claim(BaseModel):
     text: str
     source: Literal["paper", "summary", "question"]
     rules: list[Rule]
-    explanation: str = ""
+    explanation: str = ""  # why, by an experiment; shown where the claim fails
+    caveat: str = ""  # what a verdict on it does not say, whatever it is; shown always
 
 
 def read_claims(path: Path) -> list[Claim]:
@@ -318,7 +319,7 @@ def judge(claim: Claim, results: Results) -> dict:
     ]  # fmt: skip
     why_not = "" if verdict in ("reproduced", "yes") else claim.explanation
     return {"id": claim.id, "text": claim.text, "source": claim.source, "suite": results.suite, "verdict": verdict,
-            "comparisons": rows, "explanation": why_not}  # fmt: skip
+            "comparisons": rows, "caveat": claim.caveat, "explanation": why_not}  # fmt: skip
 
 
 def _plain(interval: Interval | None) -> tuple[float | None, ...]:
@@ -360,6 +361,6 @@ def markdown(verdicts: list[dict], title: str) -> str:
                 ends = "" if value == "" or low == high == "unbounded" else f"[{low}, {high}]"
                 lines.append(f"| {row['label']} | {value} | {ends} | {row['holds']} | {row['note']} |")
             lines.append("")
-        if v["explanation"]:
-            lines += [v["explanation"].strip(), ""]
+        for text in filter(None, (v["caveat"], v["explanation"])):
+            lines += [text.strip(), ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -158,15 +158,20 @@ class Results:
         except KeyError:
             return None
 
-    def paired(self, of: str, over: str, reward: str) -> np.ndarray | None:
+    def paired(self, of: str, over: str, reward: str, column: str | None = None) -> np.ndarray | None:
         """Gains of one variant less those of another on the seeds that both have, (seeds, prompts); None without any.
 
-        Both start from the same base model and noise, so this is the difference of their final scores too.
+        Both start from the same base model and noise, so this is the difference of their final scores too. ``column``:
+        of another score than the target reward.
         """
         pair = [self.of(variant, reward) for variant in (of, over)]
         if not all(map(len, pair)) or not (common := set(pair[0].seed) & set(pair[1].seed)):
             return None
-        ours, theirs = (paired_scores(list(runs.folder[runs.seed.isin(common)]), reward, "test") for runs in pair)
+        folders = [list(runs.folder[runs.seed.isin(common)]) for runs in pair]
+        try:
+            ours, theirs = (paired_scores(group, column or reward, "test") for group in folders)
+        except KeyError:
+            return None
         return ours - theirs if ours.shape == theirs.shape else None
 
     def curve(self, variant: str, reward: str) -> pd.DataFrame:

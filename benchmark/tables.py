@@ -107,6 +107,11 @@ def cell_row(results: Results, variant: str, reward: str) -> dict | None:
     return row
 
 
+def interval_of(row: dict, name: str) -> str:
+    """A number of ``cell_row`` with its interval; empty where the row has none."""
+    return f"{Interval(*(row[name + end] for end in ('', '_low', '_high'))):+.3f}" if name in row else ""
+
+
 def wide(
     results: Results, rows: list[str], columns: list[str], show: Callable[[str, str], str | None]
 ) -> tuple[pd.DataFrame, dict]:
@@ -155,26 +160,28 @@ def ranking(results: Results) -> Table:
     for reward in results.rewards():
         found = [row for v in results.variants() if (row := cell_row(results, v, reward))]
         for row in sorted(found, key=lambda row: -row["gain"]):
-            gaps = results.paired(row["variant"], "shortft", reward) if row["variant"] != "shortft" else None
-            if gaps is not None:
-                row |= dict(zip(("gap", "gap_low", "gap_high"), crossed_interval(gaps), strict=True))
-            texts = {name: f"{Interval(row[name], row[f'{name}_low'], row[f'{name}_high']):+.3f}"
-                     for name in ("gain", "gap", "oracle") if name in row}  # fmt: skip
+            for name, column in (("gap", reward), ("oracle_gap", "oracle")):
+                gaps = (
+                    results.paired(row["variant"], "shortft", reward, column) if row["variant"] != "shortft" else None
+                )
+                if gaps is not None:
+                    row |= dict(zip((name, f"{name}_low", f"{name}_high"), crossed_interval(gaps), strict=True))
             runs[len(shown), "gain"] = results.of(row["variant"], reward).folder.tolist()
             shown.append({
                 "reward": reward, "variant": row["variant"], "seeds": seeds_of(results, row["variant"], reward),
-                "gain": texts["gain"], "less ShortFT's": texts.get("gap", ""), "oracle": texts.get("oracle", ""),
+                "gain": interval_of(row, "gain"), "less ShortFT's": interval_of(row, "gap"),
+                "oracle": interval_of(row, "oracle"), "less ShortFT's oracle": interval_of(row, "oracle_gap"),
                 "diversity": f"{row['diversity']:+.3f}", "steps": f"{row['steps']:.0f}",
                 "prior seconds": f"{row['prior_seconds']:.0f}",
             })  # fmt: skip
             rows.append(row)
     return Table(
         "ranking", f"Who won, and by how much, suite {results.suite}",
-        "Change of the target reward on held-out prompts, its paired difference to ShortFT's, and what it did to the "
-        "oracle of truth [95% intervals for new seeds and prompts; of a single seed for new prompts alone] and to "
-        "diversity; optimiser steps that the budget paid for; seconds that making the reward's and, where used, the "
-        "few-step model took before, which no budget counts. Variants on trailing spacing begin at their own sampler's "
-        "base images.",
+        "Change of the target reward on held-out prompts, its paired difference to ShortFT's, and the same of the "
+        "oracle of truth [95% intervals for new seeds and prompts; of a single seed for new prompts alone]; change of "
+        "diversity, a distance of latents that means nothing once a model has collapsed; optimiser steps that the "
+        "budget paid for; seconds that making the reward's and, where used, the few-step model took before, which no "
+        "budget counts. Variants on trailing spacing begin at their own sampler's images.",
         pd.DataFrame(rows), pd.DataFrame(shown), runs,
     )  # fmt: skip
 
@@ -308,7 +315,8 @@ def side_effects(results: Results) -> Table:
     return Table(
         "side_effects", f"What else changed, suite {results.suite}",
         "Mean change on held-out prompts: target reward, oracle of truth [95% interval], diversity, and the rewards "
-        "that were not trained; drift is the distance of the final latents from the base model's.",
+        "that were not trained; drift is the distance of the final latents from the base model's. Both distances are "
+        "of latents: once a model has collapsed they say little.",
         pd.DataFrame(rows), pd.DataFrame(shown).fillna(""), behind,
     )  # fmt: skip
 
@@ -331,11 +339,11 @@ def cost(results: Results) -> Table:
         shown[column] = ["" if pd.isna(x) else formats[column].format(x) for x in shown[column]]
     return Table(
         "cost", f"Cost of an optimiser step, suite {results.suite}",
-        "Denoiser calls per image (guidance counts twice); seconds of a step, alone on the machine; ratio to the same "
-        "calls timed alone; peak memory, and what a step adds to the loaded models; run_seconds is a run's on "
-        f"{reward} at this speed, by operations (ShortFT's step is one of its first stage, the cheapest); books: share "
-        "of the step that ledger and log take; slots, switching: a call with all LoRA slots on, and one that switches "
-        "them, over a call with none. `draft` and `alignprop` recompute (checkpoint) by default.",
+        "Denoiser calls of a step, image by image (guidance counts twice); seconds of a step, alone on the machine; "
+        "ratio to the same calls timed alone; peak memory, and what a step adds to the loaded models; run_seconds is a "
+        f"run's on {reward} at this speed, by operations (ShortFT's step is one of its first stage, the cheapest); "
+        "books: share of the step that ledger and log take; slots, switching: a call with all LoRA slots on, and one "
+        "that switches them, over a call with none. `draft` and `alignprop` recompute (checkpoint) by default.",
         frame, shown,
     )  # fmt: skip
 
@@ -475,8 +483,10 @@ def rates(results: Results) -> Table:
     tuning = results.profile.tuning
     return Table(
         "rates", f"Learning rates, suite {results.suite}",
-        f"The best of the same rates for all ({tuning.budget} on seed {tuning.seed}, validation prompts); the evidence "
-        f"is in `results/{results.suite}/tuning`.",
+        f"All rows begin with the same rates ({', '.join(f'{rate:g}' for rate in tuning.rates)}; {tuning.budget} on "
+        f"seed {tuning.seed}, validation prompts), and one whose best lies on the edge of what it tried gets the next, "
+        f"up to {tuning.growths} times. Rates are chosen at {tuning.budget}, runs are of {results.profile.budget}: "
+        f"what is best there may be too large here. The evidence is in `results/{results.suite}/tuning`.",
         pd.DataFrame(rows), shown,
     )  # fmt: skip
 
@@ -529,6 +539,23 @@ def progress(results: Results) -> list[str]:
     return [f"{len(results.runs)} of {len(cells)} cells of the standard matrix are there: {parts}."]
 
 
+def summary(results: Results) -> list[str]:
+    """Gain and oracle of every method on every reward that has runs, in a few columns."""
+    rewards = [reward for reward in results.rewards() if len(results.runs) and (results.runs.reward == reward).any()]
+    rows = [["method", *(head for reward in rewards for head in (f"{reward}, gain", "oracle"))]]
+    rows.append(["---"] * len(rows[0]))
+    for variant in results.profile.methods():
+        line = [f"`{variant}`"]
+        for reward in rewards:
+            row = cell_row(results, variant, reward)
+            if row is None:
+                line += [NOT_MEASURED, ""]
+                continue
+            line += [f"{interval_of(row, 'gain')} ({seeds_of(results, variant, reward)})", interval_of(row, "oracle")]
+        rows.append(line)
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
 def into_readme(readme: Path, parts: dict[str, list[str]]) -> None:
     """Put lines between the marks that bear their names in a text file. Raises ProfileError where it has no marks."""
     text = readme.read_text(encoding="utf-8")
@@ -556,7 +583,9 @@ def main(
     claims: Annotated[Path, typer.Option(help="The claims and the rules that decide.")] = Path("claims.yaml"),
     readme: Annotated[
         Path | None,
-        typer.Option(help="Also put the first suite's verdicts, state and cost between the marks of this file."),
+        typer.Option(
+            help="Also put the first suite's verdicts, state, results and cost between the marks of this file."
+        ),
     ] = None,
 ) -> None:
     """Make all tables and verdicts anew from the records."""
@@ -580,7 +609,8 @@ def main(
     try:
         if readme:
             judged = [verdict for verdict in verdicts if verdict["suite"] == loaded[0].suite]
-            parts = {"verdicts": overview(judged), "state": progress(loaded[0]), "cost": cost(loaded[0]).lines()}
+            parts = {"verdicts": overview(judged), "state": progress(loaded[0]), "results": summary(loaded[0]),
+                     "cost": cost(loaded[0]).lines()}  # fmt: skip
             into_readme(readme, parts)
     except (OSError, ProfileError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -118,7 +118,7 @@ def test_hps_on_the_published_scale(root):
 
 def test_a_readme_gets_verdicts_state_and_cost(root, tmp_path):
     readme = tmp_path / "README.md"
-    marks = [mark.format(name) for name in ("verdicts", "state", "cost") for mark in tables.MARKS]
+    marks = [mark.format(name) for name in ("verdicts", "state", "results", "cost") for mark in tables.MARKS]
     readme.write_text("\n".join(["first", *marks, "last", ""]))
     assert command("--results", root, "--readme", readme).returncode == 0
     lines = (root / "claims.md").read_text().splitlines()
@@ -127,6 +127,7 @@ def test_a_readme_gets_verdicts_state_and_cost(root, tmp_path):
     text = readme.read_text()
     assert "\n".join(table) in text
     assert "<!-- state -->\n9 of 9 cells of the standard matrix are there: `hps`" in text
+    assert "<!-- results -->\n| method | hps, gain | oracle | symmetry, gain | oracle |" in text
     assert "<!-- cost -->\n| method | forwards |" in text
     assert (text.startswith("first\n"), text.endswith("last\n")) == (True, True)
     readme.write_text("no marks")
