@@ -81,7 +81,7 @@ class Settings(_Recorded):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    learning_rate: float = Field(1e-3, gt=0, description="AdamW's rate, constant; provisional grid: 1e-4, 3e-4, 1e-3")
+    learning_rate: float = Field(1e-3, gt=0, description="AdamW's rate, constant; the tables' rows have tuned ones")
     batch: int = Field(8, ge=1, description="prompts per gradient estimate, over all processes")
     rank: int = Field(16, ge=1, description="rank of each LoRA slot")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")

@@ -106,3 +106,9 @@ def test_a_reward_costs_the_same_with_and_without_gradient(suite):
         without, _ = measure(lambda reward=reward: reward(plain, ["a red circle"]), [])
         forward, _ = measure(lambda reward=reward: reward(with_gradient, ["a red circle"]), [with_gradient])
         assert without == forward, name
+
+
+def test_shipped_configurations_name_no_folder_of_a_machine():
+    texts = {path.name: path.read_text(encoding="utf-8") for path in card.HERE.rglob("config.json")}
+    assert texts
+    assert not any('"_name_or_path": "/' in text for text in texts.values())

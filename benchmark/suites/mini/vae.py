@@ -85,6 +85,7 @@ def main(
     seconds = 0.0
     if keep_encoder:
         vae, seconds = AutoencoderKL.from_pretrained(card.PIPELINE / "vae"), card.read("vae")["seconds"]
+        vae.register_to_config(_name_or_path="")  # what is shipped names no folder of a machine
         vae.to(device, memory_format=torch.channels_last)
     else:
         vae = build().to(device, memory_format=torch.channels_last)
