@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +36,11 @@ NOT_MEASURED = "not measured"
 MARKS = "<!-- {} -->", "<!-- end of {} -->"  # around what a README has of the results
 
 
+def piped(rows: Iterable[Iterable]) -> list[str]:
+    """Rows as lines of a Markdown table; the second is the rule below the heads."""
+    return ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """A table: ``frame`` has its numbers, ``shown`` the strings that people read, in the same or another shape.
@@ -54,7 +59,7 @@ class Table:
 
     def lines(self) -> list[str]:
         rows = [self.shown.columns, ["---"] * self.shown.shape[1], *self.shown.itertuples(index=False), *self.published]
-        return ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+        return piped(rows)
 
     def markdown(self) -> str:
         return "\n".join([f"# {self.title}", "", self.note, "", *self.lines(), ""])
@@ -160,11 +165,8 @@ def ranking(results: Results) -> Table:
     for reward in results.rewards():
         found = [row for v in results.variants() if (row := cell_row(results, v, reward))]
         for row in sorted(found, key=lambda row: -row["gain"]):
-            for name, column in (("gap", reward), ("oracle_gap", "oracle")):
-                gaps = (
-                    results.paired(row["variant"], "shortft", reward, column) if row["variant"] != "shortft" else None
-                )
-                if gaps is not None:
+            for name, column in (("gap", reward), ("oracle_gap", "oracle")) if row["variant"] != "shortft" else ():
+                if (gaps := results.paired(row["variant"], "shortft", reward, column)) is not None:
                     row |= dict(zip((name, f"{name}_low", f"{name}_high"), crossed_interval(gaps), strict=True))
             runs[len(shown), "gain"] = results.of(row["variant"], reward).folder.tolist()
             shown.append({
@@ -553,7 +555,7 @@ def summary(results: Results) -> list[str]:
                 continue
             line += [f"{interval_of(row, 'gain')} ({seeds_of(results, variant, reward)})", interval_of(row, "oracle")]
         rows.append(line)
-    return ["| " + " | ".join(row) + " |" for row in rows]
+    return piped(rows)
 
 
 def into_readme(readme: Path, parts: dict[str, list[str]]) -> None:

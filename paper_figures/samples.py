@@ -60,11 +60,7 @@ def figure(results: Results, reward: str | None = None) -> Figure | None:
     figure.get_layout_engine().set(h_pad=0.01, hspace=0, w_pad=0.08, rect=(0, 0, 1, 1 - 0.22 / figure.get_figheight()))
     figure.suptitle(figure.get_suptitle(), y=1 - 0.06 / figure.get_figheight(), va="top")  # clear of the prompts
     for axes, (name, pixels, _, tuned) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
-        axes.imshow(pixels, interpolation="nearest", extent=(0, count, 0, 1), aspect="equal")
-        axes.spines[:].set_visible(False)
-        axes.set(xticks=[], yticks=[])
-        axes.vlines(range(1, count), 0, 1, color="white", linewidth=1.5)
-        axes.text(-0.08, 0.5, name, ha="right", va="center", fontsize=6.5, fontweight="normal" if tuned else "bold")
+        style.strip(axes, pixels, name, bold=not tuned)
     for column, prompt in enumerate(prompts[:count]):
         figure.axes[0].text(column + 0.5, 1.06, style.wrap(prompt, 14, 7), ha="center", va="bottom", fontsize=5)
     return figure

@@ -32,17 +32,10 @@ def figure(results: Results) -> Figure | None:
     strips = np.split(pixels, len(errors)) if len(pixels) % len(errors) == 0 else []
     if not strips:
         return None
-    count = strips[0].shape[1] // strips[0].shape[0]
     figure = style.new(results, "What the shortcut draws", 0.4 + 0.58 * len(strips), width=6)
     figure.get_layout_engine().set(h_pad=0.01, hspace=0, w_pad=0.08)
     rows = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
-    for axes, strip, (chain, error) in zip(rows, strips, errors.items(), strict=True):
-        axes.imshow(strip, interpolation="nearest", extent=(0, count, 0, 1), aspect="equal")
-        axes.spines[:].set_visible(False)
-        axes.set(xticks=[], yticks=[])
-        axes.vlines(range(1, count), 0, 1, color="white", linewidth=1.5)
+    for axes, part, (chain, error) in zip(rows, strips, errors.items(), strict=True):
         name = "base chain" if chain == "base" else f"{chain}\n{error:.2f}"
-        axes.text(
-            -0.08, 0.5, name, ha="right", va="center", fontsize=6.5, fontweight="bold" if chain == "base" else "normal"
-        )
+        style.strip(axes, part, name, bold=chain == "base")
     return figure

@@ -137,6 +137,16 @@ def empty(axes: Axes, text: str = "not measured") -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY)
 
 
+def strip(axes: Axes, pixels: np.ndarray, name: str, bold: bool) -> None:
+    """A row of square images, edge to edge in ``pixels`` (side, n side, 3), with its name on the left."""
+    count = pixels.shape[1] // pixels.shape[0]
+    axes.imshow(pixels, interpolation="nearest", extent=(0, count, 0, 1), aspect="equal")
+    axes.spines[:].set_visible(False)
+    axes.set(xticks=[], yticks=[])
+    axes.vlines(range(1, count), 0, 1, color="white", linewidth=1.5)
+    axes.text(-0.08, 0.5, name, ha="right", va="center", fontsize=6.5, fontweight="bold" if bold else "normal")
+
+
 def interval(axes: Axes, y: float, low: float, high: float, **options) -> None:
     axes.plot([low, high], [y, y], **{"linewidth": 1, "marker": "", "zorder": 1} | options)
 
