@@ -10,15 +10,23 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from .profile import ProfileError
 from .results import Results
-from .statistics import Interval, crossed_interval, geometric_mean, probability_of_improvement, time_to_target
+from .statistics import (
+    Interval,
+    Reached,
+    crossed_interval,
+    geometric_mean,
+    probability_of_improvement,
+    time_to_target,
+)
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not measured", "yes", "no"]
 
@@ -30,14 +38,12 @@ class Comparison:
     interval  None where records are missing
     note      what is missing, or what the interval is
     whole     every run that the profile has of it is there: no verdict rests on less
-    bound     the interval is one of upper bounds: it can fall short of a threshold, and never prove that one is passed
     """
 
     label: str
     interval: Interval | None
     note: str = ""
     whole: bool = True
-    bound: bool = False
 
 
 class Rule(BaseModel):
@@ -69,15 +75,14 @@ class Rule(BaseModel):
     def compare(self, results: Results) -> list[Comparison]:
         return list(MEASURES[self.measure](results, self))
 
-    def holds(self, comparison: Comparison) -> Literal["yes", "no", "open", "missing"]:
-        """Whether the interval lies beyond the threshold, on its other side, or on both."""
-        interval = comparison.interval
-        if interval is None or not comparison.whole or any(np.isnan(interval)):
+    def holds(self, interval: Interval | None) -> Literal["yes", "no", "open", "missing"]:
+        """Whether an interval lies beyond the threshold, on its other side, or on both."""
+        if interval is None or any(np.isnan(interval)):
             return "missing"
         beyond, short = (interval.low > self.threshold, interval.high <= self.threshold)
         if self.above is None:
             beyond, short = interval.high < self.threshold, interval.low >= self.threshold
-        return "yes" if beyond and not comparison.bound else "no" if short else "open"
+        return "yes" if beyond else "no" if short else "open"
 
 
 class Claim(BaseModel):
@@ -166,56 +171,89 @@ def gain(results: Results, rule: Rule) -> Iterator[Comparison]:
 
 
 def share_of_gain(results: Results, rule: Rule) -> Iterator[Comparison]:
-    """Change on a split's prompts over the change on training prompts: means per seed, t interval of their ratio."""
+    """Change on a split's prompts over the change on training prompts, which are other ones: the interval from the ends
+    of both, each for new seeds and prompts, so wider than 95%.
+    """
     for variant, reward in itertools.product(rule.of, rule.rewards):
-        note = _short_of(results, variant, reward)
+        label, note = f"{variant}, {reward}", _short_of(results, variant, reward)
         pair = [results.gains(variant, reward, split=split) for split in (rule.split, "train")]
         if any(gains is None or len(gains) < 2 for gains in pair):
-            yield Comparison(f"{variant}, {reward}", None, note or f"fewer than two seeds on the split {rule.split}")
+            yield Comparison(label, None, note or f"fewer than two seeds on the split {rule.split}")
             continue
-        here, there = (gains.mean(1) for gains in pair)
-        ratio = here / there if (there > 0).all() else np.full(len(here), np.nan)
-        yield Comparison(f"{variant}, {reward}", crossed_interval(ratio[:, None]), note, not note)
+        here, there = map(crossed_interval, pair)
+        if there.value <= 0:
+            yield Comparison(label, None, "no gain on the training prompts to have a share of")
+            continue
+        low, high = (here.low / there.high, here.high / there.low if there.low > 0 else np.inf)
+        yield Comparison(label, Interval(here.value / there.value, low, high), note, not note)
 
 
-def efficiency(results: Results, of: str, over: str, reward: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Operations of the other's whole run over what each run of ``of`` needs to reach, and keep to the next
-    evaluation, the other's mean final reward: ratios (seeds,), and which never reached it (their ratio is a bound
-    from above). The finest answer is the first evaluation after the start.
+class Efficiency(NamedTuple):
+    """Compute of another method's whole run over what each run of a method needs to get to where the other ends: to
+    reach, and keep to the next evaluation, the mean of the other's last evaluations.
+
+    ratios  (seeds,), by the evaluation that has it: at least this. Of a run that never has it: at most this
+    upper   (seeds,), by the evaluation before: at most this; infinite where it is there at the first evaluation
+    never   (seeds,), whether it never was
+    own     share of its run that the other itself needs to get there, mean over its seeds
+    gained  whether the target is a gain: the interval of the other's change lies above zero
     """
+
+    ratios: np.ndarray
+    upper: np.ndarray
+    never: np.ndarray
+    own: float
+    gained: bool
+
+
+def efficiency(results: Results, of: str, over: str, reward: str) -> Efficiency | None:
+    """Who gets how soon to where the other ends; None where one of them has no run."""
     ours, theirs = results.curve(of, reward), results.curve(over, reward)
     if ours.empty or theirs.empty:
         return None
     ends = theirs[theirs.share == theirs.share.max()]
     target, whole = ends[reward].mean(), ends.operations.mean()
-    reached = []
-    for _, curve in ours.groupby("folder"):
-        curve = curve.sort_values("share")
-        costs = curve.operations.clip(lower=curve.operations.iloc[1]).to_numpy()
-        reached.append(time_to_target(costs, curve[reward].to_numpy(), target))
-    ratios = np.array([whole / r.cost for r in reached])
-    return ratios, np.array([r.censored for r in reached])
+
+    def reached(curves: pd.DataFrame) -> list[Reached]:
+        parts = (curve.sort_values("share") for _, curve in curves.groupby("folder"))
+        return [time_to_target(part.operations.to_numpy(), part[reward].to_numpy(), target) for part in parts]
+
+    needs, own = reached(ours), np.mean([r.cost for r in reached(theirs)]) / whole
+    gains = results.gains(over, reward)
+    costs, before = (np.array([getattr(r, name) for r in needs], float) for name in ("cost", "before"))
+    with np.errstate(divide="ignore"):
+        ratios, upper = whole / costs, whole / before
+    gained = gains is not None and crossed_interval(gains).low > 0
+    return Efficiency(ratios, upper, np.array([r.censored for r in needs]), float(own), gained)
 
 
 def time_to_target_ratio(results: Results, rule: Rule) -> Iterator[Comparison]:
-    """``efficiency`` as a geometric mean over rewards and seeds; of the rewards that are there, as ``improvement``."""
+    """``efficiency`` as a geometric mean over rewards and seeds; of the rewards that are there, as ``improvement``.
+
+    The interval reaches down to 0 where a run never got there, and up to the ratios by the evaluations before.
+    """
     for of, over in itertools.product(rule.of, rule.over):
-        found, notes = [], []
+        found, notes, trivial = [], [], []
         for reward in rule.rewards:
             pair = efficiency(results, of, over, reward)
-            if pair is None or len(pair[0]) < 2:
+            if pair is None or len(pair.ratios) < 2:
                 notes.append(f"{reward}: fewer than two seeds")
                 continue
             notes += filter(None, (_short_of(results, variant, reward) for variant in (of, over)))
             found.append(pair)
+            trivial += [reward] * (not pair.gained)
         if not found:
             yield Comparison(f"{of} against {over}", None, "; ".join(notes))
             continue
-        interval, whole = geometric_mean([ratios for ratios, _ in found]), not notes
-        censored = sum(int(c.sum()) for _, c in found)
-        if censored:
-            notes.append(f"{censored} of {sum(len(c) for _, c in found)} runs never reached it: an upper bound")
-        yield Comparison(f"{of} against {over}", interval, "; ".join(notes), whole, censored > 0)
+        whole, never = not notes, sum(int(pair.never.sum()) for pair in found)
+        value, low, _ = geometric_mean([pair.ratios for pair in found])
+        upper = [pair.upper for pair in found]
+        high = geometric_mean(upper).high if np.isfinite(np.concatenate(upper)).all() else np.inf
+        if never:
+            notes.append(f"{never} of {sum(len(pair.never) for pair in found)} runs never reached it")
+        if trivial:
+            notes.append(f"where {over} ends on {', '.join(trivial)} is no clear gain")
+        yield Comparison(f"{of} against {over}", Interval(value, 0.0 if never else low, high), "; ".join(notes), whole)
 
 
 # -- measures on the probes
@@ -300,7 +338,8 @@ MEASURES: dict[str, Callable[[Results, Rule], Iterator[Comparison]]] = {
 def judge(claim: Claim, results: Results) -> dict:
     """The verdict on a claim and every comparison behind it, as plain values."""
     compared = [(rule, comparison) for rule in claim.rules for comparison in rule.compare(results)]
-    held = [rule.holds(comparison) for rule, comparison in compared]
+    so_far = [rule.holds(comparison.interval) for rule, comparison in compared]
+    held = [answer if comparison.whole else "missing" for answer, (_, comparison) in zip(so_far, compared, strict=True)]
     verdict: Verdict
     if "no" in held:
         verdict = "not reproduced"  # one counter-example settles it, whatever else is missing
@@ -314,8 +353,8 @@ def judge(claim: Claim, results: Results) -> dict:
         {"says": rule.says, "label": comparison.label}
         | dict(zip(("value", "low", "high"), _plain(comparison.interval), strict=True))
         | {"direction": "above" if rule.below is None else "below", "threshold": rule.threshold, "holds": answer,
-           "note": comparison.note}
-        for (rule, comparison), answer in zip(compared, held, strict=True)
+           "so_far": now, "note": comparison.note}
+        for (rule, comparison), answer, now in zip(compared, held, so_far, strict=True)
     ]  # fmt: skip
     why_not = "" if verdict in ("reproduced", "yes") else claim.explanation
     return {"id": claim.id, "text": claim.text, "source": claim.source, "suite": results.suite, "verdict": verdict,
@@ -329,14 +368,28 @@ def _plain(interval: Interval | None) -> tuple[float | None, ...]:
     return tuple(float(f"{x:.6g}") if np.isfinite(x) else None for x in interval)
 
 
+SO_FAR = {"yes": "for", "no": "against", "open": "open"}
+
+
+def count(comparisons: list[dict]) -> str:
+    """How many of the comparisons behind a verdict hold, and of those that lack runs what is there so far."""
+    if not comparisons:
+        return ""
+    text = f"{sum(row['holds'] == 'yes' for row in comparisons)} of {len(comparisons)}"
+    lacking = [row["so_far"] for row in comparisons if row["holds"] == "missing"]
+    if not lacking:
+        return text
+    parts = [f"{lacking.count(answer)} {word}" for answer, word in SO_FAR.items() if answer in lacking]
+    return f"{text}, {len(lacking)} not measured" + (f" in full (so far {', '.join(parts)})" if parts else "")
+
+
 def overview(verdicts: list[dict]) -> list[str]:
     """The verdicts as lines of a table, with how many of the comparisons behind each hold."""
     lines = ["| | claim | source | verdict | comparisons that hold |", "|---|---|---|---|---|"]
-    for v in verdicts:
-        held = [row["holds"] for row in v["comparisons"]]
-        count = f"{held.count('yes')} of {len(held)}" if held else ""
-        missing = f", {held.count('missing')} not measured" if "missing" in held else ""
-        lines.append(f"| {v['id']} | {v['text']} | {v['source']} | **{v['verdict']}** | {count}{missing} |")
+    lines += [
+        f"| {v['id']} | {v['text']} | {v['source']} | **{v['verdict']}** | {count(v['comparisons'])} |"
+        for v in verdicts
+    ]
     return [
         *lines,
         "",
@@ -359,7 +412,10 @@ def markdown(verdicts: list[dict], title: str) -> str:
                 value = "" if row["value"] is None else f"{row['value']:.4g}"
                 low, high = ("unbounded" if x is None else f"{x:.4g}" for x in (row["low"], row["high"]))
                 ends = "" if value == "" or low == high == "unbounded" else f"[{low}, {high}]"
-                lines.append(f"| {row['label']} | {value} | {ends} | {row['holds']} | {row['note']} |")
+                holds = row["holds"]
+                if holds == "missing" and row["so_far"] != "missing":
+                    holds = f"not measured in full (so far {row['so_far']})"
+                lines.append(f"| {row['label']} | {value} | {ends} | {holds} | {row['note']} |")
             lines.append("")
         for text in filter(None, (v["caveat"], v["explanation"])):
             lines += [text.strip(), ""]

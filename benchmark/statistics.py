@@ -25,9 +25,15 @@ class Interval(NamedTuple):
 
 
 class Reached(NamedTuple):
-    """Cost at which a curve reached a target; ``censored``: it never did, and ``cost`` is a lower bound."""
+    """Where a curve reached a target.
+
+    cost      at the first point that has it: not more than this
+    before    at the point before, where it was not there yet
+    censored  it never did: both are the last cost, and the true one is more
+    """
 
     cost: float
+    before: float
     censored: bool
 
 
@@ -157,15 +163,16 @@ def probability_of_improvement(
 
 
 def time_to_target(costs: np.ndarray, scores: np.ndarray, target: float) -> Reached:
-    """Cost at which a curve (points,) first reaches the target and still has it at the next evaluation.
+    """Where a curve (points,) after its start first reaches the target and still has it at the next point.
 
-    The last point needs no next one. Censored at the last cost if it never does.
+    The start costs nothing, so it does not count; the last point needs no next one.
     """
     costs, there = np.asarray(costs, float), np.asarray(scores, float) >= target
-    kept = np.append(there[:-1] & there[1:], there[-1])
+    kept = np.append(there[:-1] & there[1:], there[-1])[1:]
     if not kept.any():
-        return Reached(float(costs[-1]), True)
-    return Reached(float(costs[kept.argmax()]), False)
+        return Reached(float(costs[-1]), float(costs[-1]), True)
+    first = 1 + int(kept.argmax())
+    return Reached(float(costs[first]), float(costs[first - 1]), False)
 
 
 def frontier(points: np.ndarray) -> np.ndarray:

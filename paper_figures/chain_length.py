@@ -1,8 +1,9 @@
 """Norm and normalised variance of the gradient against the number K of last steps it passes through (claim C4).
 
 K = 1 is DRaFT-1, K = 50 the full chain (``draft``), the rest DRaFT-K; both axes are logarithmic, so that a slope is a
-power of K. One line per checkpoint of the reference run; bars are 95% bootstrap intervals over minibatches. A missing
-point of the variance: the mean gradient cannot be told from zero there, the figure is infinite.
+power of K. One line per checkpoint of the reference run; bars are 95% bootstrap intervals over minibatches, with an
+arrow where they have no end. A missing point of the variance: the mean gradient cannot be told from zero there, the
+figure is infinite.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETUP
 from matplotlib.ticker import NullLocator
 
 from benchmark.results import Results
@@ -45,13 +47,16 @@ def figure(results: Results) -> Figure | None:
     looks = [(style.BLUE, "o", "-"), (style.VERMILLION, "s", style.DASHES), (style.BLACK, "^", style.DOTS)]
     names = (("norm", "norm of a minibatch's gradient"), ("normalised_variance", "normalised variance"))
     for axes, (column, name) in zip(figure.subplots(1, 2), names, strict=True):
+        edge = style.finite_limit(table[[column, f"{column}_high"]], 1.5)
         for step, (colour, marker, line) in zip(steps, looks, strict=False):
             part = table[table.reference_step == step]
             part = part[np.isfinite(part[column])]
-            ends = np.abs(part[[f"{column}_low", f"{column}_high"]].to_numpy().T - part[column].to_numpy())
-            axes.errorbar(part.k, part[column], np.where(np.isfinite(ends), ends, 0), color=colour, marker=marker,
+            ends = part[[f"{column}_low", f"{column}_high"]].clip(upper=edge).to_numpy().T
+            axes.errorbar(part.k, part[column], np.abs(ends - part[column].to_numpy()), color=colour, marker=marker,
                           linestyle=line, linewidth=1.2, capsize=2,
                           label=f"after {step} steps of the reference run")  # fmt: skip
+            beyond = part.k[part[f"{column}_high"] > edge]
+            axes.plot(beyond, np.full(len(beyond), edge), linestyle="", marker=CARETUP, color=colour)
         axes.set(xscale="log", yscale="log", xlabel="K, steps with gradient", ylabel=name)
         lengths = sorted(table.k.unique().astype(int))
         axes.set_xticks(lengths, lengths)

@@ -3,7 +3,8 @@
 Left the normalised variance, tr Cov / |mu|^2 of minibatch gradients (log axis; left is less noise), right the mean
 cosine with the gradient through the full chain on the same minibatch (1 is the same direction). Filled markers: the
 reference run's first checkpoint; open ones: its last. Bars are 95% bootstrap intervals over minibatches. An arrow at
-the right edge: the mean gradient cannot be told from zero, the figure or its interval's end is infinite. "from 25%":
+the right edge: the figure (then there is no point) or its interval's end is infinite, since the mean gradient cannot be
+told from zero. "from 25%":
 ShortFT's later stages; all other rows are estimates at the start of training's schedule.
 """
 
@@ -51,8 +52,9 @@ def estimates(axes: Axes, table: pd.DataFrame, column: str, edge: float | None =
         if edge and high > edge:
             axes.plot(edge, y, marker=9, color=look.colour, markersize=4, clip_on=False)  # caret to the right
         if not edge or value <= edge:
+            size, face = (6 if look.marker in "PX" else 4), (look.colour if first else "white")
             axes.plot(value, y, linestyle="", gid=f"{row.label} {row.reference_step}", **look.point()
-                      | {"markersize": 4, "markerfacecolor": look.colour if first else "white"})  # fmt: skip
+                      | {"markersize": size, "markerfacecolor": face})  # fmt: skip
     axes.set(ylim=(len(names) - 0.4, -0.6), yticks=range(len(names)), yticklabels=names)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", color="#eeeeee", linewidth=0.6, zorder=0)

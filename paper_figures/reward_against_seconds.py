@@ -25,10 +25,13 @@ def figure(results: Results) -> Figure | None:
     def seconds(method: str, curve: pd.DataFrame) -> pd.Series:
         return curve.seconds if speeds[method] is None else curve.operations * speeds[method]
 
+    before = results.runs.few_step_seconds.max() if len(results.runs) else 0
     own = [method for method, speed in speeds.items() if speed is None]
     label = "training seconds: operations times seconds per operation of a step, measured alone on the machine"
     if own:
         label += "\n* the runs' own seconds: no cost benchmark of it"
     if len(own) == len(speeds):
         label, own = "training seconds (the runs' own, beside others on the machine: no cost benchmark)", []
+    if before:
+        label += f"\nnot counted: making the few-step model that ShortFT needs first, {before:,.0f} seconds"
     return curves.draw(results, seconds, "Reward against seconds", label, {method: f"{method} *" for method in own})

@@ -1,8 +1,9 @@
 """The same prompts and the same noise, one row per variant: how a tuned model's images differ from the base model's.
 
 From the run of the first seed of each variant on one reward (``samples.jpg``: the first held-out prompts in order, not
-chosen). The base model's row stands above; variants that sample with trailing spacing have a base row of their own. The
-number at the left is that run's gain of the reward over all held-out prompts.
+chosen), and below, of each other reward, the method that gained most. The base model's row stands above; variants that
+sample with trailing spacing have a base row of their own. The number at the left is that run's gain of the reward over
+all held-out prompts, the one in a picture its oracle: how much of the prompt it shows, 0 to 1.
 """
 
 from __future__ import annotations
@@ -35,32 +36,57 @@ def strips(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
     return pixels[: height // 2], pixels[height // 2 :]
 
 
+def row(run, name: str, tuned: bool) -> tuple | None:
+    """Name, images, oracles and spacing of a run's images, or of the base model's beside them."""
+    if (pair := strips(Path(run.folder))) is None:
+        return None
+    scores = pd.read_csv(Path(run.folder) / "scores.csv")
+    scores = scores[(scores.split == "test") & (scores.when == ("after" if tuned else "before"))]
+    oracles = scores.oracle.tolist() if "oracle" in scores else []
+    return name, pair[tuned], oracles, run.spacing, tuned, scores.prompt.tolist()
+
+
 def figure(results: Results, reward: str | None = None) -> Figure | None:
     reward = reward or results.rewards()[0]
-    rows, bases, prompts = [], set(), None
+    rows, bases = [], set()
+
+    def add(run, name: str) -> None:
+        if run.spacing not in bases and (
+            base := row(run, "base model" + f", {run.spacing}" * (run.spacing != "leading"), False)
+        ):
+            rows.append(base)
+            bases.add(run.spacing)
+        gain = f"{run.reward_after - run.reward_before:+.3f}"
+        if tuned := row(run, f"{name}{f', seed {run.seed}' if run.seed else ''}\n{gain}", True):
+            rows.append(tuned)
+
     for variant in results.variants():
-        for run in results.of(variant, reward).head(1).rename(columns={"settings.spacing": "spacing"}).itertuples():
-            pair, spacing = strips(Path(run.folder)), run.spacing
-            if pair is None:
-                continue
-            if prompts is None:
-                scores = pd.read_csv(Path(run.folder) / "scores.csv")
-                prompts = scores.prompt[(scores.split == "test") & (scores.when == "before")].tolist()
-            if spacing not in bases:
-                rows.append(("base model" + (f", {spacing}" if spacing != "leading" else ""), pair[0], spacing, 0))
-                bases.add(spacing)
-            name = variant + (f", seed {run.seed}" if run.seed else "")
-            rows.append((f"{name}\n{run.reward_after - run.reward_before:+.3f}", pair[1], spacing, 1))
+        for run in first_of(results, variant, reward):
+            add(run, variant)
+    rows.sort(key=lambda row: (row[3] != "leading", row[3], row[4]))  # each base above its variants
+    for other in results.rewards():
+        runs = [run for method in results.profile.methods() for run in first_of(results, method, other)]
+        if other != reward and runs and rows:
+            best = max(runs, key=lambda run: run.reward_after - run.reward_before)
+            add(best, f"on {style.short(other, 18)}:\n{best.variant}")
     if not rows:
         return None
-    rows.sort(key=lambda row: (row[2] != "leading", row[2], row[3]))  # each base above its variants
     count = rows[0][1].shape[1] // rows[0][1].shape[0]
     title = f"Same prompts, same noise, tuned on {style.short(reward)}"
     figure = style.new(results, title, 1 + 0.58 * len(rows), width=6)
     figure.get_layout_engine().set(h_pad=0.01, hspace=0, w_pad=0.08, rect=(0, 0, 1, 1 - 0.22 / figure.get_figheight()))
     figure.suptitle(figure.get_suptitle(), y=1 - 0.06 / figure.get_figheight(), va="top")  # clear of the prompts
-    for axes, (name, pixels, _, tuned) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
+    panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for axes, (name, pixels, oracles, _, tuned, _) in zip(panels, rows, strict=True):
         style.strip(axes, pixels, name, bold=not tuned)
-    for column, prompt in enumerate(prompts[:count]):
+        for column, oracle in enumerate(oracles[:count]):
+            axes.text(column + 0.95, 0.06, f"{oracle:.2g}", ha="right", va="bottom", fontsize=4.5,
+                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8})  # fmt: skip
+    for column, prompt in enumerate(rows[0][5][:count]):
         figure.axes[0].text(column + 0.5, 1.06, style.wrap(prompt, 14, 7), ha="center", va="bottom", fontsize=5)
     return figure
+
+
+def first_of(results: Results, variant: str, reward: str):
+    """The run of a variant's first seed, or nothing."""
+    return results.of(variant, reward).head(1).rename(columns={"settings.spacing": "spacing"}).itertuples()

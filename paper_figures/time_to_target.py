@@ -4,9 +4,9 @@ Two questions of every pair, as ratios of compute, the other method's over Short
 cheaper (``benchmark.claims.efficiency``: verdict and figure cannot differ). Circles: the other's whole run over what
 each seed of ShortFT needs to reach, and keep to the next evaluation, the other's mean final reward. Squares: what each
 seed of the other needs to reach ShortFT's mean final reward, over ShortFT's whole run. Large marks are geometric means.
-Open marks are bounds: a seed that never got there is further on the arrow's side. The finest answer is the first
-evaluation after the start. The dashed lines at 2.1 and 3.8 are the range that a summary of the paper claims for the
-first question; it stands in no source of the paper.
+Open marks are bounds: of a seed that never got there, or was there at the first evaluation, the true ratio lies on the
+arrow's side. A method without a clear gain sets no target. The dashed lines at 2.1 and 3.8 are the range that
+a summary of the paper claims for the first question; it stands in no source of the paper.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmark.claims import efficiency
+from benchmark.claims import Efficiency, efficiency
 from benchmark.results import Results
 
 from . import curves, style
@@ -25,22 +25,23 @@ NEEDS = "curve.csv of shortft and of another plain method on the same reward"
 CLAIMED = (2.1, 3.8)
 
 
-def draw_question(
-    panel: Axes, y: float, ratios: np.ndarray, censored: np.ndarray, colour: str, marker: str, side: int
-) -> None:
-    """The seeds and the geometric mean of one question; ``side``: -1 where a bound is one from above, 1 from below."""
+def draw_question(panel: Axes, y: float, found: Efficiency, colour: str, marker: str, inverted: bool) -> None:
+    """The seeds and the geometric mean of one question."""
+    ratios = 1 / found.ratios if inverted else found.ratios
+    sides = np.isinf(found.upper).astype(int) - found.never  # 1: the true ratio is larger, -1: smaller
+    sides = -sides if inverted else sides
     heights = y + np.linspace(-0.12, 0.12, len(ratios)) if len(ratios) > 1 else np.array([y])
     for bound in (False, True):
-        chosen = censored == bound
+        chosen = (sides != 0) == bound
         panel.plot(ratios[chosen], heights[chosen], color=colour, marker=marker, markersize=2.5, linestyle="",
                    markeredgewidth=0.7, markerfacecolor="white" if bound else colour, zorder=3,
-                   gid="censored" if bound else "reached")  # fmt: skip
+                   gid="bound" if bound else "reached")  # fmt: skip
     mean = np.exp(np.log(ratios).mean())
-    if censored.any():
+    for side in {-1, 1} & set(sides):
         arrow = {"arrowstyle": "<-", "color": colour, "lw": 0.9, "shrinkA": 0, "shrinkB": 2}
         panel.annotate("", (mean, y), (12 * side, 0), textcoords="offset points", arrowprops=arrow)
     panel.plot(mean, y, marker=marker, markersize=5.5, linestyle="", color=colour, markeredgecolor="black",
-               markerfacecolor="white" if censored.any() else colour, markeredgewidth=0.8, zorder=4,
+               markerfacecolor="white" if sides.any() else colour, markeredgewidth=0.8, zorder=4,
                gid="mean")  # fmt: skip
 
 
@@ -52,11 +53,11 @@ def figure(results: Results) -> Figure | None:
             forth = efficiency(results, "shortft", other, reward)
             back = efficiency(results, other, "shortft", reward)
             if forth and back:
-                found[reward, other] = forth, (1 / back[0], back[1])
+                found[reward, other] = forth, back
     if not found:
         return None
     rows = -(-len(rewards) // 3)
-    figure = style.new(results, "Compute to where the other ends, the other's over ShortFT's",
+    figure = style.new(results, "Compute to where the other ends: the other's over ShortFT's",
                        1.2 + rows * (0.6 + 0.22 * len(others)))  # fmt: skip
     axes, spare = style.grid(figure, len(rewards), sharey=True, sharex=True)
     for panel, reward in zip(axes, rewards, strict=True):
@@ -73,17 +74,23 @@ def figure(results: Results) -> Figure | None:
                                fontsize=6, color=style.GREY, backgroundcolor="white")  # fmt: skip
                 continue
             (forth, back), colour = found[reward, other], style.of(other).colour
-            counts += [len(forth[0]), len(back[0])]
-            draw_question(panel, y - 0.2, *forth, colour, "o", -1)
-            draw_question(panel, y + 0.2, *back, colour, "s", 1)
+            counts += [len(forth.ratios), len(back.ratios)]
+            if forth.gained:
+                draw_question(panel, y - 0.2, forth, colour, "o", inverted=False)
+            else:
+                panel.annotate("no clear gain", (0.98, y - 0.2), xycoords=("axes fraction", "data"), ha="right",
+                               va="center", fontsize=5.5, color=style.GREY)  # fmt: skip
+            if back.gained:
+                draw_question(panel, y + 0.2, back, colour, "s", inverted=True)
         panel.set_title(f"{style.short(reward)}, {style.seeds(counts)}")
     axes[0].set(xscale="log", ylim=(len(others) - 0.5, -0.5), yticks=range(len(others)), yticklabels=others)  # shared
-    for panel in axes:
+    for number, panel in enumerate(axes):
         panel.tick_params(axis="y", length=0)
+        panel.tick_params(axis="x", labelbottom=number + 3 >= len(axes))  # the lowest of every column
         for y in range(1, len(others)):
             panel.axhline(y - 0.5, color="#eeeeee", lw=0.6, zorder=0)
-    ratios = np.concatenate([ratios for pair in found.values() for ratios, _ in pair])
-    axes[0].set_xlim(min(0.4, 0.75 * ratios.min()), max(4.5, 1.25 * ratios.max()))
+    ratios = np.concatenate([x for forth, back in found.values() for x in (forth.ratios, 1 / back.ratios)])
+    axes[0].set_xlim(min(0.4, 0.6 * ratios.min()), max(4.5, 1.6 * ratios.max()))
     style.decades(axes[0].xaxis)
     label = "ratio of operations, no finer than the evaluations (right of 1: ShortFT is cheaper)"
     plain, mean = {"linestyle": "", "color": style.GREY}, {"markeredgecolor": "black"}
@@ -91,8 +98,8 @@ def figure(results: Results) -> Figure | None:
         Line2D([], [], marker="o", label="ShortFT to where the other ends", **plain, **mean),
         Line2D([], [], marker="s", label="the other to where ShortFT ends", **plain, **mean),
         Line2D([], [], marker="o", markersize=2.5, label="small: one seed, large: geometric mean", **plain),
-        Line2D([], [], marker="o", markerfacecolor="white", label="open, arrow: a bound,\nsome never got there",
-               **plain, **mean),
+        Line2D([], [], marker="o", markerfacecolor="white", **plain, **mean,
+               label="open, arrow: a bound, never there\nor there at the first evaluation"),
         Line2D([], [], color=style.GREY, lw=0.8, label="1: equal compute"),
         Line2D([], [], color=style.GREY, lw=0.8, linestyle=style.DASHES,
                label="2.1 and 3.8: claimed\nin a summary of the paper"),

@@ -130,14 +130,14 @@ def test_seconds_are_those_measured_alone_where_they_are(tree):
     assert "no cost benchmark" in legend.get_title().get_text()
 
 
-def test_a_seed_that_never_got_there_is_drawn_as_censored(tree):
+def test_a_seed_that_never_got_there_or_at_once_is_drawn_as_a_bound(tree):
     scale(tree / "mini/hps/shortft/seed-1/curve.csv", "hps", 0.1)
     figure = time_to_target.figure(read(tree))
 
     def drawn(gid, marker):
         return [line for line in lines(figure, gid) if line.get_marker() == marker and len(line.get_xdata())]
 
-    (never,), (there,), (mean,) = (drawn(gid, "o") for gid in ("censored", "reached", "mean"))  # ShortFT's runs
+    (never,), (there,), (mean,) = (drawn(gid, "o") for gid in ("bound", "reached", "mean"))  # ShortFT's runs
     assert never.get_markerfacecolor() == mean.get_markerfacecolor() == "white" != there.get_markerfacecolor()
     assert never.get_xdata() == pytest.approx([1])  # the budgets are the same: at most as cheap
     assert there.get_xdata()[0] > 1
@@ -146,6 +146,25 @@ def test_a_seed_that_never_got_there_is_drawn_as_censored(tree):
     assert len(others.get_xdata()) == 2
     assert max(others.get_xdata()) <= 1
     assert mean.get_markerfacecolor() == others.get_markerfacecolor() != "white"
+    for seed in (0, 1):
+        scale(tree / f"mini/hps/shortft/seed-{seed}/curve.csv", "hps", 0.01)
+    figure = time_to_target.figure(read(tree))
+    (others,) = drawn("bound", "s")  # at once: at most an eighth of the compute
+    assert others.get_xdata() == pytest.approx([1 / 8, 1 / 8])
+
+
+def test_where_the_other_ends_at_no_gain_is_no_target(tree):
+    for seed in (0, 1):
+        path = tree / f"mini/hps/draft_k/seed-{seed}/scores.csv"
+        scores = pd.read_csv(path)
+        scores.loc[scores.when == "after", "hps"] -= 0.2
+        scores.to_csv(path, index=False)
+        summary = path.with_name("summary.json")
+        record = read_json(summary)
+        write_json(summary, record | {"reward_after": record["reward_after"] - 0.2})
+    figure = time_to_target.figure(read(tree))
+    assert "no clear gain" in [text.get_text() for text in figure.axes[0].texts]
+    assert {line.get_marker() for line in lines(figure, "mean")} == {"s"}
 
 
 def test_a_forest_says_what_is_missing_and_how_many_seeds_there_are(tree):
@@ -167,7 +186,7 @@ def test_a_frontier_joins_the_means_that_no_other_beats(whole):
     results = read(whole)
     oracle = frontier.figure(results).axes[0]
     table = frontier.points(results, "hps")
-    means = table.groupby("variant")[["oracle", "gain"]].mean().to_numpy()
+    means = table[["oracle", "gain"]].to_numpy()
     best = [m for m in means if not any((n >= m).all() and (n > m).any() for n in means)]
     (line,) = (line for line in oracle.lines if line.get_gid() == "frontier")
     np.testing.assert_allclose(np.array(line.get_data()).T, sorted(map(tuple, best)))
@@ -184,9 +203,13 @@ def test_samples_are_the_base_once_and_every_variant(tree):
     names = [axes.texts[0].get_text().split("\n")[0] for axes in figure.axes]
     tones = {name: axes.images[0].get_array().mean() for name, axes in zip(names, figure.axes, strict=True)}
     assert names.count("base model") == 1
-    assert names[-2:] == ["base model, trailing", "draft_k-trailing"]
+    assert names[-3:] == ["base model, trailing", "draft_k-trailing", "on symmetry:"]
     assert [tones[n] for n in ("base model", "draft_k", "shortft")] == pytest.approx([20, 60, 200], abs=2)
-    assert [text.get_text() for text in figure.axes[0].texts[1:3]] == ["test prompt 0", "test prompt 1"]
+    said = [text.get_text() for text in figure.axes[0].texts]
+    scores = pd.read_csv(tree / "mini/hps/shortft/seed-0/scores.csv")
+    oracle = scores[(scores.split == "test") & (scores.when == "before")].oracle.iloc[0]
+    assert said[1] == f"{oracle:.2g}"
+    assert said[-8:-6] == ["test prompt 0", "test prompt 1"]
 
 
 def test_chain_lengths():

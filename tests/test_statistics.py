@@ -71,8 +71,11 @@ def test_improvement_equals_the_mann_whitney_statistic():
 
 @pytest.mark.parametrize(
     ("scores", "reached"),
-    [([0, 1, 2, 3], (20, False)), ([0, 2, 0, 2], (30, False)), ([0, 2, 2, 0], (10, False)), ([0, 1, 1, 1], (30, True))],
-)
+    [
+        ([0, 1, 2, 3], (20, 10, False)), ([0, 2, 0, 2], (30, 20, False)), ([0, 2, 2, 0], (10, 0, False)),
+        ([2, 2, 0, 2], (30, 20, False)), ([0, 1, 1, 1], (30, 30, True)),
+    ],
+)  # fmt: skip
 def test_time_to_target_needs_two_evaluations_in_a_row(scores, reached):
     assert statistics.time_to_target([0, 10, 20, 30], scores, 2) == reached
 

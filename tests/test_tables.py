@@ -13,6 +13,9 @@ from benchmark import tables
 from benchmark.profile import Profile
 from benchmark.records import write_json
 from benchmark.results import Results
+from benchmark.tables import curves as along
+from benchmark.tables import matrix, probes
+from benchmark.tables.readme import MARKS
 from tests.synthetic import write_tree
 
 ROOT = Path(__file__).parents[1]
@@ -99,26 +102,26 @@ def test_whether_the_order_of_methods_has_settled():
     }
     invented = SimpleNamespace(suite="mini", rewards=lambda: ["hps"], profile=SimpleNamespace(methods=lambda: [*ends]),
                                curve=lambda variant, reward: curves[variant])  # fmt: skip
-    (row,) = tables.settled(invented).frame.to_dict("records")
+    (row,) = along.settled(invented).frame.to_dict("records")
     assert row == {"reward": "hps", "share": 0.5, "methods": 3, "tau": pytest.approx(1 / 3),
                    "gained": pytest.approx(0.3 / 0.8)}  # fmt: skip
-    assert tables.settled(invented).shown["after 50.0%"].item() == "0.33 (38%)"
+    assert along.settled(invented).shown["after 50.0%"].item() == "0.33 (38%)"
     del ends["c"]
-    assert tables.settled(invented).note == "Not measured."
+    assert along.settled(invented).note == "Not measured."
 
 
 def test_hps_on_the_published_scale(root):
     results = Results.read(root, Profile.read(SMOKE), "mini")
     assert "published_scale" not in [table.name for table in tables.build(results)]
     results.runs["heldout.hps20.before"], results.runs["heldout.hps20.after"] = 0.2691, 0.3388
-    row = tables.published_scale(results).shown.iloc[0]
+    row = matrix.published_scale(results).shown.iloc[0]
     assert (row["base model"], row["HPSv2"]) == ("26.91", "33.88")
-    assert ["SD 1.5 (published)", "", "", "", "26.91"] in tables.published_scale(results).published
+    assert ["SD 1.5 (published)", "", "", "", "26.91"] in matrix.published_scale(results).published
 
 
 def test_a_readme_gets_verdicts_state_and_cost(root, tmp_path):
     readme = tmp_path / "README.md"
-    marks = [mark.format(name) for name in ("verdicts", "state", "results", "cost") for mark in tables.MARKS]
+    marks = [mark.format(name) for name in ("choice", "verdicts", "state", "results", "cost") for mark in MARKS]
     readme.write_text("\n".join(["first", *marks, "last", ""]))
     assert command("--results", root, "--readme", readme).returncode == 0
     lines = (root / "claims.md").read_text().splitlines()
@@ -127,7 +130,8 @@ def test_a_readme_gets_verdicts_state_and_cost(root, tmp_path):
     text = readme.read_text()
     assert "\n".join(table) in text
     assert "<!-- state -->\n9 of 9 cells of the standard matrix are there: `hps`" in text
-    assert "<!-- results -->\n| method | hps, gain | oracle | symmetry, gain | oracle |" in text
+    assert "<!-- choice -->\n| reward | seeds | largest gain |" in text
+    assert "<!-- results -->\n| method | run, s | few-step model, s | peak MB | hps, gain | oracle | symmetry" in text
     assert "<!-- cost -->\n| method | forwards |" in text
     assert (text.startswith("first\n"), text.endswith("last\n")) == (True, True)
     readme.write_text("no marks")
@@ -145,13 +149,13 @@ def test_this_repositorys_readme_has_the_recorded_verdicts():
 
 def test_the_gpus_table_is_of_true_architectures_only(root):
     results = Results.read(root, Profile.read(SMOKE), "mini")
-    assert tables.gpu(results).note == "Not measured."
+    assert probes.gpu(results).note == "Not measured."
     row = {"variant": "draft_k", "batch": 4, "seconds": 1.5, "images_per_second": 2.667, "peak_mb": 9000.0,
            "ratio": 1.01, "share": 0.4, "images": 4, "operations": 10}  # fmt: skip
     for name, narrow in (("one", False), ("two", True)):
         record = {"environment": {"device": f"GPU {name}"}, "narrow": narrow, "pixels": 512, "rows": [row]}
         write_json(root / "gpu" / f"{name}.json", record)
-    table = tables.gpu(Results.read(root, Profile.read(SMOKE), "mini"))
+    table = probes.gpu(Results.read(root, Profile.read(SMOKE), "mini"))
     assert table.shown.to_dict("records") == [
         {"device": "GPU one", "method": "draft_k", "batch": 4, "seconds": "1.500", "images_per_second": "2.67",
          "peak_mb": "9000", "ratio": "1.010", "share": "40%"}

@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from paper_figures import FIGURES
 
-from ..claims import Claim, judge
+from ..claims import Claim, count, judge
 from ..records import SAMPLES, read_json
 from ..results import Results
 from ..tables import Table, build
@@ -62,9 +62,10 @@ def suite(results: Results, claims: list[Claim], link: Callable) -> dict:
     """One suite's part of every section."""
     verdicts = [verdict(judge(claim, results)) for claim in claims]
     done = len(results.runs)
+    choice, *others = (table(made, results, link) for made in build(results))
     return {
         "name": results.suite, "budget": results.profile.budget, "done": done, "total": done + len(results.missing),
-        "verdicts": verdicts, "tally": tally(verdicts), "tables": [table(t, results, link) for t in build(results)],
+        "verdicts": verdicts, "tally": tally(verdicts), "choice": choice, "tables": others,
         "words": words(results), "rewards": results.rewards(),
         "seeds": sorted({k.seed for k in results.profile.cells()}),
         "pictures": {reward: pictures(results, reward) for reward in results.rewards()},
@@ -90,8 +91,9 @@ def verdict(judged: dict) -> dict:
         for row in rows:
             row |= {"tone": TONES[row["holds"]]} | {f"x_{k}": place(row[k]) for k in ("value", "low", "high")}
         groups.append(dict(zip(keys, key, strict=True)) | {"rows": rows, "x": place(key[2]), "log": logarithmic})
-    held = sum(row["holds"] == "yes" for row in judged["comparisons"])
-    return judged | {"tone": TONES[judged["verdict"]], "groups": groups, "held": held}
+    held = count(judged["comparisons"])
+    so_far = held.partition("(")[2].rstrip(")")
+    return judged | {"tone": TONES[judged["verdict"]], "groups": groups, "count": held, "so_far": so_far}
 
 
 def scale(rows: list[dict]) -> tuple[Callable[[float | None], float | None], bool]:
