@@ -253,9 +253,12 @@ def table3(results: Results) -> Table:
 
 def controls(results: Results) -> Table:
     others = [m for m in ("draft_coarse",) if m in results.profile.methods()]
-    others += variants_where(results, shortcut="naive")
-    note = "draft_coarse: 10 large DDIM steps, no few-step model; naive jumps: one DDIM step in each shortcut's place."
-    return against(results, "controls", "Controls. Is the few-step model needed?", note, "shortft", others)
+    others += variants_where(results, shortcut="naive") + variants_where(results, rank=4)
+    note = (
+        "Is the few-step model needed? draft_coarse: 10 large DDIM steps, no few-step model; naive jumps: one DDIM "
+        "step in each shortcut's place. Is it the parameters? rank4: four LoRAs with as many as one of the others' has."
+    )
+    return against(results, "controls", "Controls of ShortFT", note, "shortft", others)
 
 
 def spacing(results: Results) -> Table:
