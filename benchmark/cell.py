@@ -117,6 +117,7 @@ class Cell:
         reward = self.suite.reward(config.reward)
         self.trainer = Trainer(config, self.suite, self.executor, self.method, reward, prompts, self.accelerator)
         self.curve: list[dict[str, float]] = []
+        self.sound = self.policy.state_dict()  # at the last evaluation with finite scores
         self.stop = False
 
     # -- evaluation
@@ -150,6 +151,11 @@ class Cell:
             | {"diversity": _finite(result.diversity), "drift": _finite(result.drift(before)),
                "evaluation_seconds": result.seconds}
         )  # fmt: skip
+        if self._is_finite(result):
+            self.sound = self.policy.state_dict()
+
+    def _is_finite(self, result: Evaluation) -> bool:
+        return bool(np.isfinite(result.scores[self.config.reward]).all())
 
     def _trace(self, before: Evaluation | None) -> None:
         """Evaluate where the curve has its next point; nothing of training depends on it."""
@@ -183,7 +189,8 @@ class Cell:
     def _checkpoint(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        state = self.trainer.state_dict() | {"curve": self.curve, "identity": identity(self.config)}
+        state = self.trainer.state_dict() | {"curve": self.curve, "sound": self.sound}
+        state["identity"] = identity(self.config)
         records.save_state(self.folder / "checkpoint.pt", state)
         log = pd.DataFrame(self.trainer.log, columns=LOG_COLUMNS)
         records.write_text(self.folder / "log.csv", log.to_csv(index=False))
@@ -195,7 +202,7 @@ class Cell:
         if checkpoint.exists():
             state = torch.load(checkpoint, weights_only=True)
             trainer.load_state_dict(state)
-            self.curve = state["curve"]
+            self.curve, self.sound = state["curve"], state["sound"]
             self.console.print(f"resumed at step {trainer.step} ({min(trainer.progress, 1):.0%} of the budget)")
         columns = (
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
@@ -290,7 +297,7 @@ class Cell:
                 return None
             after = None
             if status != "interrupted":
-                after = self.finish(before)
+                status, after = self.finish(status, before)
         except BaseException as error:
             if main:
                 records.write_text(self.folder / "error.txt", traceback.format_exc())
@@ -305,16 +312,24 @@ class Cell:
             self.accelerator.end_training()
         return summary
 
-    def finish(self, before: Evaluation) -> Evaluation:
-        """Evaluate the tuned model; write its LoRA, scores and picture."""
+    def finish(self, status: records.Status, before: Evaluation) -> tuple[records.Status, Evaluation]:
+        """Evaluate the tuned model; write its LoRA, scores and picture.
+
+        One whose scores are not finite has diverged, and counts as it was at its last evaluation that had finite ones.
+        """
+        self.console.print("evaluating the tuned model")
+        after = self._evaluate(self.method.sampler_plan(self.executor.timesteps))
+        if not self._is_finite(after):
+            self.console.print("diverged: its scores are not finite; it counts as it was at the last evaluation")
+            status = "diverged"
+            self.policy.load_state_dict(self.sound)
+            after = self._evaluate(self.method.sampler_plan(self.executor.timesteps))
         self.policy.save_lora(self.folder / "lora")
         if len(self.policy.slots) > 1:
             active = {t: self.method.slots_at(t, self.executor.timesteps) for t in self.executor.timesteps}
             records.write_json(
                 self.folder / "lora" / records.SLOTS_FILE, {str(t): slots for t, slots in active.items()}
             )
-        self.console.print("evaluating the tuned model")
-        after = self._evaluate(self.method.sampler_plan(self.executor.timesteps))
         self._add_point(self.config.settings.curve_points, after, before)
         curve = pd.DataFrame(self.curve)
         records.write_text(self.folder / "curve.csv", curve.to_csv(index=False, float_format="%.6g"))
@@ -322,7 +337,7 @@ class Cell:
         records.write_text(self.folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g"))
         before_and_after(self.folder / "before_after.png", self.executor, before, after, self.config)
         thumbnails(self.folder / "samples.jpg", self.executor, before, after)
-        return after
+        return status, after
 
 
 def _finite(value: float) -> float | None:

@@ -103,16 +103,17 @@ class Moments:
         self._sign = (torch.randint(2, (size,), generator=generator, dtype=torch.int8) * 2 - 1).to(device)
         self.sums = torch.zeros(2, size, dtype=torch.float64, device=device)
         self.dots: list[tuple[float, float, float]] = []  # g.g, r.r, g.r of every minibatch
-        self.sketches: list[torch.Tensor] = []  # of g
+        self.sketches: list[torch.Tensor] = []  # of g and r, (2, SKETCH)
 
-    def sketch(self, vector: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(SKETCH, device=vector.device).index_add_(0, self._bucket, vector * self._sign).cpu()
+    def sketch(self, vectors: torch.Tensor) -> torch.Tensor:
+        empty = torch.zeros(len(vectors), SKETCH, device=vectors.device)
+        return empty.index_add_(1, self._bucket, vectors * self._sign).cpu()
 
     def add(self, g: torch.Tensor, r: torch.Tensor) -> None:
-        for total, vector in zip(self.sums, (g, r), strict=True):
-            total += vector
+        pair = torch.stack([g, r])
+        self.sums += pair
         self.dots.append((float(g @ g), float(r @ r), float(g @ r)))
-        self.sketches.append(self.sketch(g))
+        self.sketches.append(self.sketch(pair))
 
     def state(self) -> dict:
         return {"sums": self.sums, "dots": self.dots, "sketches": self.sketches}
@@ -125,7 +126,8 @@ def figures(parts: list[Moments]) -> dict[str, float]:
     """Norm, variance and bias over the parameters of all ``parts`` together, with bootstrap intervals over minibatches.
 
     Where the mean cannot be told from zero (the estimate of its square is not positive) the normalised variance is
-    infinite and the norm of the mean NaN.
+    infinite and the norm of the mean NaN. ``full_normalised_variance`` is that of the full chain of the same sampler:
+    the same function of the same parameters, on the same minibatches.
     """
     gg, rr, gr = np.array([part.dots for part in parts]).sum(0).T
     count = len(gg)
@@ -135,10 +137,14 @@ def figures(parts: list[Moments]) -> dict[str, float]:
     mean_g, mean_r, mean_gr = sums[0, 0] - gg.sum(), sums[1, 1] - rr.sum(), sums[0, 1] - gr.sum()
     variance = (gg.sum() - sums[0, 0] / count) / (count - 1)
     square = mean_g / (count * (count - 1))
-    stacked = [torch.stack(part.sketches) for part in parts]
-    gram = sum((s @ s.T).double() for s in stacked).numpy()
-    np.fill_diagonal(gram, gg)
-    ratio = normalised_variance(gram)
+    stacked = [torch.stack(part.sketches, dim=1) for part in parts]
+    ratios = []
+    for which, squares in enumerate((gg, rr)):
+        gram = sum((s[which] @ s[which].T).double() for s in stacked).numpy()
+        np.fill_diagonal(gram, squares)
+        ratios.append(normalised_variance(gram))
+    ratio, full = ratios
+    full_variance, full_square = (rr.sum() - sums[1, 1] / count) / (count - 1), mean_r / (count * (count - 1))
     cosine = np.divide(gr, np.sqrt(gg * rr), out=np.full(count, np.nan), where=gg * rr > 0)
     alignment = bootstrap_mean(cosine)
     signal = mean_g > 0 and mean_r > 0
@@ -152,6 +158,9 @@ def figures(parts: list[Moments]) -> dict[str, float]:
         "normalised_variance": float(variance / square) if square > 0 else float("inf"),
         "normalised_variance_low": ratio.low,
         "normalised_variance_high": ratio.high,
+        "full_normalised_variance": float(full_variance / full_square) if full_square > 0 else float("inf"),
+        "full_normalised_variance_low": full.low,
+        "full_normalised_variance_high": full.high,
         "cosine": alignment.value,
         "cosine_low": alignment.low,
         "cosine_high": alignment.high,
@@ -462,7 +471,7 @@ def probed(
 def _key(base: RunConfig, variants: list[tuple[str, RunConfig]]) -> str:
     """What partial results belong to."""
     identity = [base.model_dump(mode="json"), [c.model_dump(mode="json") for _, c in variants], code_fingerprint(),
-                [methods.source(c.method).read_text() for _, c in variants],
+                [path.read_text() for path in (Path(__file__), *(methods.source(c.method) for _, c in variants))],
                 base.build_suite().fingerprint(True)]  # fmt: skip
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
 

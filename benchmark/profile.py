@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import pkgutil
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,6 +111,9 @@ class Profile(BaseModel):
         for key in profile.cells():
             if key.variant not in profile.variants and key.variant not in profile.methods():
                 raise ProfileError(f"{path}: groups name {key.variant}, which 'variants' does not describe")
+            method = profile.method(key.variant)
+            if ":" not in method and method not in (known := method_names()):
+                raise ProfileError(f"{path}: there is no method {method}; valid: {', '.join(known)}")
         return profile
 
     def methods(self) -> list[str]:
@@ -140,6 +145,13 @@ class Profile(BaseModel):
     def tuned(self, reward: str) -> list[str]:
         """The variants that the matrix has for a reward; every one of them is tuned."""
         return list(dict.fromkeys(key.variant for key in self.cells() if key.reward == reward))
+
+
+def method_names() -> list[str]:
+    """As ``methods.names``, which needs torch to import."""
+    files = pkgutil.iter_modules([str(Path(__file__).parents[1] / "methods")])
+    own = {module.name for module in files} - {"interface"}
+    return sorted(own | {entry.name for entry in entry_points(group="benchmark.methods")})
 
 
 def rate_file(root: Path, suite: str, reward: str) -> Path:

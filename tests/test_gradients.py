@@ -41,6 +41,9 @@ def test_known_mean_and_covariance_come_out(gradients):
     assert row["mean_norm"] == pytest.approx(2, rel=0.03)
     assert row["normalised_variance"] == pytest.approx(9 / 4, rel=0.06)
     assert row["normalised_variance_low"] < 9 / 4 < row["normalised_variance_high"]
+    # The references': covariance 9/4 around a mean of norm (0.25 + 0.75)^(1/2) = 1.
+    assert row["full_normalised_variance"] == pytest.approx(9 / 4, rel=0.06)
+    assert row["full_normalised_variance_low"] < row["full_normalised_variance"] < row["full_normalised_variance_high"]
     # Pairs of the same minibatch share noise and would pull the cosine of the means up; they are left out.
     assert row["cosine_of_means"] == pytest.approx(0.5, abs=0.05)
     expected = torch.nn.functional.cosine_similarity(*gradients).mean().item()

@@ -48,6 +48,16 @@ def finished(tmp_path_factory):
     return run("--method", "shortft", "--budget", "6step", *SMALL, out=out), out
 
 
+def test_a_run_whose_scores_are_not_finite_counts_as_at_its_last_evaluation(tmp_path):
+    """Of its first step, at this rate, nothing finite comes; the evaluation before it is the base model's."""
+    result = run("--method", "draft_k", "--budget", "4step", *SMALL, "--set", "learning_rate=1e30", out=tmp_path)
+    assert result.returncode == 0, result.stderr
+    summary = Summary.model_validate_json((only_folder(tmp_path) / "summary.json").read_text())
+    assert summary.status == "diverged"
+    assert summary.reward_after == pytest.approx(summary.reward_before, abs=1e-6)
+    assert read_tree(tmp_path).problems.empty
+
+
 def test_the_main_job(finished):
     result, out = finished
     assert result.returncode == 0, result.stderr

@@ -73,7 +73,7 @@ def gradients(results: Results) -> Table:
     for row in table.to_dict("records"):
         line = {"step": row["reference_step"], "method": row["method"], "from": f"{row['progress']:.0%}",
                 "slot": row["slot"], "norm": f"{row['norm']:.3g}"}  # fmt: skip
-        for name in ("normalised_variance", "cosine"):
+        for name in [n for n in ("normalised_variance", "full_normalised_variance", "cosine") if n in row]:
             line[name] = f"{Interval(row[name], row[f'{name}_low'], row[f'{name}_high']):.3g}"
         known = abs(row.get("cosine_of_means", np.nan)) <= 1
         shares = [row.get(name, np.nan) for name in SHARES]
@@ -83,10 +83,11 @@ def gradients(results: Results) -> Table:
         shown.append(line)
     return Table(
         "gradients", title,
-        "At checkpoints of one reference run, same prompts and noise: normalised variance tr Cov / |mean|^2 and paired "
-        "cosine with the full chain's gradient [95% intervals], shares of the variance, variance times operations. "
-        "`from`: share of the budget at which this phase of ShortFT begins; `slot`: one LoRA slot, or all. ?: the "
-        "unbiased estimate lies outside of what is possible (a cosine above 1, a negative share): not determined.",
+        "At checkpoints of one reference run, same prompts and noise: normalised variance tr Cov / |mean|^2 (`full_`: "
+        "of the full chain of the same sampler) and paired cosine with the full chain's gradient [95% intervals], "
+        "shares of the variance, variance times operations. `from`: share of the budget at which this phase of ShortFT "
+        "begins; `slot`: one LoRA slot, or all. ?: the unbiased estimate lies outside of what is possible (a cosine "
+        "above 1, a negative share): not determined.",
         table, pd.DataFrame(shown),
     )  # fmt: skip
 
