@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -348,17 +349,13 @@ def rates(results: Results) -> Table:
 
 def state(results: Results) -> Table:
     """How much of the matrix is there, and what was left out."""
+    runs = [(row.variant, row.reward, row.status) for row in results.runs.itertuples()]  # evaluated or not
     rows = []
-    for variant in results.variants():
-        for reward in results.rewards():
-            expected = results.expected(variant, reward)
-            if expected:
-                mine = (results.runs.variant == variant) & (results.runs.reward == reward) if len(results.runs) else []
-                runs = results.runs[mine] if len(results.runs) else results.runs
-                rows.append(
-                    {"variant": variant, "reward": reward, "seeds": len(runs), "expected": len(expected)}
-                    | {s: int((runs.status == s).sum()) if len(runs) else 0 for s in ("done", "diverged")}
-                )
+    for variant, reward in itertools.product(results.variants(), results.rewards()):
+        if expected := len(results.expected(variant, reward)):
+            counts = {status: runs.count((variant, reward, status)) for status in ("done", "diverged")}
+            rows.append({"variant": variant, "reward": reward, "seeds": sum(counts.values()), "expected": expected}
+                        | counts)  # fmt: skip
     frame = pd.DataFrame(rows)
     left = " ".join(f"{row.folder}: {row.problem}." for row in results.problems.itertuples()) or "Nothing."
     done = len(results.runs)
