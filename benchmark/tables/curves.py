@@ -60,6 +60,14 @@ def time_to_target(results: Results) -> Table:
     )  # fmt: skip
 
 
+def welch(ours: pd.Series, theirs: pd.Series) -> Interval:
+    """Difference of two means, with its 95% t interval where both have a spread."""
+    low, high = np.nan, np.nan
+    if ours.nunique() > 1 and theirs.nunique() > 1:
+        low, high = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval()
+    return Interval(float(ours.mean() - theirs.mean()), float(low), float(high))
+
+
 def equal_gain(results: Results) -> Table:
     """The oracle where a method has just got to where ShortFT ends, less ShortFT's there."""
     rows, shown = [], []
@@ -80,9 +88,7 @@ def equal_gain(results: Results) -> Table:
             line = {"variant": variant, "reward": reward, "runs that get there": f"{len(there)} of {row['runs']}"}
             if there:
                 points = pd.DataFrame(there)
-                gap = stats.ttest_ind(points.oracle, ends.oracle, equal_var=False)
-                ends_of = gap.confidence_interval() if min(len(points), len(ends)) > 1 else (np.nan, np.nan)
-                interval = Interval(points.oracle.mean() - ends.oracle.mean(), *ends_of)
+                interval = welch(points.oracle, ends.oracle)
                 row |= {"share": points.share.mean(), "more_reward": points[reward].mean() - ends[reward].mean(),
                         "oracle": interval.value, "oracle_low": interval.low, "oracle_high": interval.high}  # fmt: skip
                 text = f"{interval:+.3f}" if np.isfinite(interval.low) else f"{interval.value:+.3f}"

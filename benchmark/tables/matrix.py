@@ -116,11 +116,14 @@ def table1(results: Results) -> Table:
 
 
 def leaders(results: Results, rows: list[dict], reward: str) -> list[dict]:
-    """Of rows of methods the one with the largest gain, and those whose paired difference to it reaches zero."""
-    rows = sorted(rows, key=lambda row: -row["gain"])
-    gaps = [results.paired(rows[0]["variant"], row["variant"], reward) for row in rows[1:]]
-    near = [row for row, gap in zip(rows[1:], gaps, strict=True) if gap is not None and crossed_interval(gap).low <= 0]
-    return rows[:1] + near
+    """Of rows of methods the one with the largest gain, and those with a clear gain whose difference to it is not."""
+    first, *others = sorted(rows, key=lambda row: -row["gain"])
+    gaps = [results.paired(first["variant"], row["variant"], reward) for row in others]
+    return [first] + [
+        row
+        for row, gap in zip(others, gaps, strict=True)
+        if row["gain_low"] > 0 and gap is not None and crossed_interval(gap).low <= 0
+    ]
 
 
 def extent(values: list[float], code: str) -> str:
@@ -149,11 +152,11 @@ def choice(results: Results) -> Table:
         shown.append(line)
     return Table(
         "choice", f"Which method for which reward, suite {results.suite}",
-        f"At {results.profile.budget} each: the method with the largest gain of the target reward, and those whose "
-        "paired difference to it reaches zero, with the change of the oracle of truth. Oracle kept: the same "
-        "among methods whose gain is clear of zero and whose oracle's change reaches zero: pictures that are not "
-        "measurably less true. With one seed all this is for new prompts alone, and fewer methods look alike than "
-        "would with more.",
+        f"At {results.profile.budget} each: the method with the largest gain of the target reward, and those with a "
+        "gain clear of zero whose paired difference to it reaches zero, with the change of the oracle of truth. Oracle "
+        "kept: the same among methods whose gain is clear of zero and whose oracle's change reaches zero: pictures "
+        "that are not measurably less true. With one seed all this is for new prompts alone, and fewer methods look "
+        "alike than would with more; with two or three the intervals are wide, and more do.",
         pd.DataFrame(frame), pd.DataFrame(shown).fillna(""), runs,
     )  # fmt: skip
 
