@@ -117,7 +117,7 @@ class Cell:
         reward = self.suite.reward(config.reward)
         self.trainer = Trainer(config, self.suite, self.executor, self.method, reward, prompts, self.accelerator)
         self.curve: list[dict[str, float]] = []
-        self.sound = self.policy.state_dict()  # at the last evaluation with finite scores
+        self.initial = self.sound = self.policy.state_dict()  # sound: as of the last evaluation with finite scores
         self.stop = False
 
     # -- evaluation
@@ -319,10 +319,12 @@ class Cell:
         """
         self.console.print("evaluating the tuned model")
         after = self._evaluate(self.method.sampler_plan(self.executor.timesteps))
-        if not self._is_finite(after):
-            self.console.print("diverged: its scores are not finite; it counts as it was at the last evaluation")
+        for earlier in (self.sound, self.initial):  # sound on a curve's few prompts may not be so on all
+            if self._is_finite(after):
+                break
+            self.console.print("diverged: its scores are not finite; it counts as it was at an earlier evaluation")
             status = "diverged"
-            self.policy.load_state_dict(self.sound)
+            self.policy.load_state_dict(earlier)
             after = self._evaluate(self.method.sampler_plan(self.executor.timesteps))
         self.policy.save_lora(self.folder / "lora")
         if len(self.policy.slots) > 1:

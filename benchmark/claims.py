@@ -184,8 +184,8 @@ def share_of_gain(results: Results, rule: Rule) -> Iterator[Comparison]:
         if there.value <= 0:
             yield Comparison(label, None, "no gain on the training prompts to have a share of")
             continue
-        low, high = (here.low / there.high, here.high / there.low if there.low > 0 else np.inf)
-        yield Comparison(label, Interval(here.value / there.value, low, high), note, not note)
+        ends = [x / y for x in here[1:] for y in there[1:]] if there.low > 0 else [-np.inf, np.inf]
+        yield Comparison(label, Interval(here.value / there.value, min(ends), max(ends)), note, not note)
 
 
 class Efficiency(NamedTuple):
@@ -195,15 +195,21 @@ class Efficiency(NamedTuple):
     ratios  (seeds,), by the evaluation that has it: at least this. Of a run that never has it: at most this
     upper   (seeds,), by the evaluation before: at most this; infinite where it is there at the first evaluation
     never   (seeds,), whether it never was
-    own     share of its run that the other itself needs to get there, mean over its seeds
+    own     share of its run that each run of the other itself needs to get there; the whole of it where it never does
     gained  whether the target is a gain: the interval of the other's change lies above zero
     """
 
     ratios: np.ndarray
     upper: np.ndarray
     never: np.ndarray
-    own: float
+    own: np.ndarray
     gained: bool
+
+    def mean(self) -> tuple[float, int]:
+        """Geometric mean over seeds, and whether it is a bound: 1 the true one is larger, -1 smaller, 0 it is none."""
+        from_above, from_below = self.never.any(), np.isinf(self.upper).any()
+        side = int(from_below) - int(from_above)
+        return float(np.exp(np.log(self.upper if side < 0 else self.ratios).mean())), side
 
 
 def efficiency(results: Results, of: str, over: str, reward: str) -> Efficiency | None:
@@ -218,13 +224,17 @@ def efficiency(results: Results, of: str, over: str, reward: str) -> Efficiency 
         parts = (curve.sort_values("share") for _, curve in curves.groupby("folder"))
         return [time_to_target(part.operations.to_numpy(), part[reward].to_numpy(), target) for part in parts]
 
-    needs, own = reached(ours), np.mean([r.cost for r in reached(theirs)]) / whole
-    gains = results.gains(over, reward)
+    # A run that diverged early and never got there would not have got there cheaply.
+    needs = [
+        r._replace(cost=max(r.cost, whole), before=max(r.before, whole)) if r.censored else r for r in reached(ours)
+    ]
     costs, before = (np.array([getattr(r, name) for r in needs], float) for name in ("cost", "before"))
     with np.errstate(divide="ignore"):
         ratios, upper = whole / costs, whole / before
+    own = np.array([1.0 if r.censored else r.cost / whole for r in reached(theirs)])
+    gains = results.gains(over, reward)
     gained = gains is not None and crossed_interval(gains).low > 0
-    return Efficiency(ratios, upper, np.array([r.censored for r in needs]), float(own), gained)
+    return Efficiency(ratios, upper, np.array([r.censored for r in needs]), own, gained)
 
 
 def time_to_target_ratio(results: Results, rule: Rule) -> Iterator[Comparison]:

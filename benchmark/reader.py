@@ -75,7 +75,7 @@ def read_run(folder: Path) -> tuple[dict, pd.DataFrame | None]:
     row |= {f"settings.{name}": value for name, value in settings.items()}
     row["few_step"] = "shortcut" in summary.prior_seconds if summary.prior_seconds else None  # took part in the run
     row["prior_seconds"] = sum(summary.prior_seconds.values())
-    row["few_step_seconds"] = summary.prior_seconds.get("shortcut", 0.0)
+    row["few_step_seconds"] = summary.prior_seconds.get("shortcut", 0.0) if summary.prior_seconds else np.nan
     for kind in ("heldout", "combinations", "training"):
         for name, (before, after) in getattr(summary, kind).items():
             row |= {f"{kind}.{name}.before": before, f"{kind}.{name}.after": after}

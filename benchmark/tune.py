@@ -5,8 +5,8 @@
 Rates, seed, budget and prompts are the profile's (``tuning``). Writes to OUT/<suite>/tuning, per reward:
 ``<reward>.csv``, the evidence, and ``<reward>.yaml``, the winners (variant -> rate), which the matrix reads. A winner
 is the rate with the highest mean of the target reward over validation prompts, which are never reported, after the
-budget; a diverged run counts with its last finite evaluation. Where a variant's winner lies on the edge of what it
-tried, it also tries the next rate there: the same rule, and the same number of growths at most, for all.
+budget; one at which the run diverged wins only where it did at all. Where a variant's winner lies on the edge of what
+it tried, it also tries the next rate there: the same rule, and the same number of growths at most, for all.
 
 What the evidence has of the same code and settings is not run again, so a changed method costs its own runs only.
 """
@@ -93,6 +93,9 @@ class Evidence:
 def winners(table: pd.DataFrame) -> dict[str, float]:
     """The best rate of every variant of one reward; one without any result has none."""
     scored = table.dropna(subset="reward_after") if len(table) else pd.DataFrame(columns=["variant", "reward_after"])
+    if len(scored):  # a diverged run's reward is an earlier one
+        sound = scored[scored.status == "done"]
+        scored = pd.concat([sound, scored[~scored.variant.isin(sound.variant)]])
     best = scored.loc[scored.groupby("variant", sort=False).reward_after.idxmax()]
     return {} if best.empty else dict(zip(best.variant, best.learning_rate.astype(float), strict=True))
 

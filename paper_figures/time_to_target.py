@@ -4,9 +4,9 @@ Two questions of every pair, as ratios of compute, the other method's over Short
 cheaper (``benchmark.claims.efficiency``: verdict and figure cannot differ). Circles: the other's whole run over what
 each seed of ShortFT needs to reach, and keep to the next evaluation, the other's mean final reward. Squares: what each
 seed of the other needs to reach ShortFT's mean final reward, over ShortFT's whole run. Large marks are geometric means.
-Open marks are bounds: of a seed that never got there, or was there at the first evaluation, the true ratio lies on the
-arrow's side. A method without a clear gain sets no target. The dashed lines at 2.1 and 3.8 are the range that
-a summary of the paper claims for the first question; it stands in no source of the paper.
+Open marks are bounds, a mean's with what bounds its seeds: of a seed that never got there, or was there at the first
+evaluation, the true ratio lies on the arrow's side. A method without a clear gain sets no target. The dashed lines at
+2.1 and 3.8 are the range that a summary of the paper claims for the first question, and no source of the paper does.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ def draw_question(panel: Axes, y: float, found: Efficiency, colour: str, marker:
         panel.plot(ratios[chosen], heights[chosen], color=colour, marker=marker, markersize=2.5, linestyle="",
                    markeredgewidth=0.7, markerfacecolor="white" if bound else colour, zorder=3,
                    gid="bound" if bound else "reached")  # fmt: skip
-    mean = np.exp(np.log(ratios).mean())
-    for side in {-1, 1} & set(sides):
+    mean, side = found.mean()
+    mean, side = (1 / mean, -side) if inverted else (mean, side)
+    if side:
         arrow = {"arrowstyle": "<-", "color": colour, "lw": 0.9, "shrinkA": 0, "shrinkB": 2}
         panel.annotate("", (mean, y), (12 * side, 0), textcoords="offset points", arrowprops=arrow)
     panel.plot(mean, y, marker=marker, markersize=5.5, linestyle="", color=colour, markeredgecolor="black",

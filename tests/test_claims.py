@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.claims import Claim, Rule, efficiency, judge, markdown, overview, read_claims
+from benchmark.claims import Claim, Efficiency, Rule, efficiency, judge, markdown, overview, read_claims
 from benchmark.profile import CellKey, Profile, ProfileError
 from benchmark.results import Results
-from benchmark.statistics import Interval
+from benchmark.statistics import Interval, crossed_interval
 from tests.synthetic import write_cell, write_tree
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +121,42 @@ def test_a_ratio_just_short_of_a_threshold_is_no_counter_example(profile, tmp_pa
     assert judged["verdict"] == "inconclusive"
 
 
+def test_a_run_that_diverged_early_is_not_cheap(profile, tmp_path):
+    results = Results.read(write_tree(tmp_path, profile), profile, "mini")
+    curves = results.curves
+    ours = curves.variant == "shortft"
+    curves.loc[ours, "hps"] = 0.0
+    results.curves = curves[~ours | (curves.share <= 1 / 8)]
+    found = efficiency(results, "shortft", "draft_k", "hps")
+    assert (found.never.all(), found.ratios.max()) == (True, pytest.approx(1))
+    assert judge(claim(measure="time_to_target", over=["draft_k"], above=2.1), results)["verdict"] == "not reproduced"
+
+
+def test_bounds_of_means():
+    def of(ratios, upper, never):
+        return Efficiency(np.array(ratios), np.array(upper), np.array(never), np.ones(2), True).mean()
+
+    assert of([1.0, 4.0], [1.5, 6.0], [False, False]) == (pytest.approx(2), 0)
+    assert of([1.0, 4.0], [1.0, 9.0], [True, False]) == (pytest.approx(3), -1)  # at most: by the evaluation before
+    assert of([8.0, 2.0], [np.inf, 3.0], [False, False]) == (pytest.approx(4), 1)
+    assert of([8.0, 1.0], [np.inf, 1.0], [False, True])[1] == 0  # unknown on both sides
+
+
+@pytest.mark.parametrize(("shift", "value_sign", "low_sign"), [(0.0, 1, 1), (-0.3, -1, -1)])
+def test_a_share_of_a_gain_has_the_ends_of_both(profile, tmp_path, shift, value_sign, low_sign):
+    results = Results.read(write_tree(tmp_path, profile), profile, "mini")
+    for folder in results.of("shortft", "hps").folder:
+        scores = pd.read_csv(Path(folder) / "scores.csv")
+        scores.loc[(scores.split == "test") & (scores.when == "after"), "hps"] += shift
+        scores.to_csv(Path(folder) / "scores.csv", index=False)
+    here, there = (crossed_interval(results.gains("shortft", "hps", split=split)) for split in ("test", "train"))
+    (row,) = judge(claim(measure="share_of_gain", split="test", above=0.5), results)["comparisons"]
+    ends = [x / y for x in here[1:] for y in there[1:]]
+    assert (np.sign(row["value"]), np.sign(row["low"])) == (value_sign, low_sign)
+    assert (row["low"], row["high"]) == (pytest.approx(min(ends), rel=1e-4), pytest.approx(max(ends), rel=1e-4))
+    assert row["holds"] == ("yes" if shift == 0 else "no")
+
+
 def test_a_target_that_is_no_gain_is_said(profile, tmp_path):
     results = Results.read(write_tree(tmp_path, profile), profile, "mini")
     for folder in results.of("draft_k", "hps").folder:
@@ -153,7 +189,7 @@ def test_efficiency_is_the_ratio_of_computes(profile, tmp_path):
     assert back.never.any()
     assert back.ratios[back.never] == pytest.approx(1)
     themselves = efficiency(results, "draft_k", "draft_k", "hps")
-    assert found.own == pytest.approx((1 / themselves.ratios).mean())
+    assert found.own == pytest.approx(1 / themselves.ratios)
 
 
 def test_nothing_is_measured_without_records(profile, tmp_path):

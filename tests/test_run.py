@@ -11,10 +11,13 @@ import pandas as pd
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from rich.console import Console
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import methods
+from benchmark.cell import Cell
+from benchmark.config import resolve
 from benchmark.reader import read_tree
 from benchmark.records import Summary
 from benchmark.run import app
@@ -56,6 +59,26 @@ def test_a_run_whose_scores_are_not_finite_counts_as_at_its_last_evaluation(tmp_
     assert summary.status == "diverged"
     assert summary.reward_after == pytest.approx(summary.reward_before, abs=1e-6)
     assert read_tree(tmp_path).problems.empty
+
+
+def test_a_run_that_breaks_late_counts_as_at_its_last_evaluation(tmp_path, monkeypatch):
+    config = resolve("mini", "draft_k", "symmetry", 0, "4step", "cpu", None, [*SETTINGS, "learning_rate=0.01"])
+    cell = Cell(config, tmp_path / "run", tmp_path, Console(quiet=True))
+    train = cell.train
+
+    def train_and_break(before):
+        status = train(before)
+        for parameter in cell.policy.parameters():
+            parameter.data.fill_(float("nan"))
+        cell.policy.refresh()
+        return status
+
+    monkeypatch.setattr(cell, "train", train_and_break)
+    summary = cell()
+    middle, end = pd.read_csv(tmp_path / "run/curve.csv").symmetry.iloc[[1, 2]]
+    assert summary.status == "diverged"
+    assert end == pytest.approx(middle, abs=1e-5)
+    assert summary.reward_after != pytest.approx(summary.reward_before, abs=1e-5)
 
 
 def test_the_main_job(finished):

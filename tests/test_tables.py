@@ -1,6 +1,8 @@
 """Tables, and all that is made of records, from an invented tree."""
 
+import dataclasses
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from benchmark import tables
 from benchmark.profile import Profile
-from benchmark.records import write_json
+from benchmark.records import read_json, write_json
 from benchmark.results import Results
 from benchmark.tables import curves as along
 from benchmark.tables import matrix, probes
@@ -117,6 +119,8 @@ def test_hps_on_the_published_scale(root):
     row = matrix.published_scale(results).shown.iloc[0]
     assert (row["base model"], row["HPSv2"]) == ("26.91", "33.88")
     assert ["SD 1.5 (published)", "", "", "", "26.91"] in matrix.published_scale(results).published
+    nothing = dataclasses.replace(results, runs=results.runs[:0])
+    assert "26.91" in matrix.published_scale(nothing).latex()
 
 
 def test_a_readme_gets_verdicts_state_and_cost(root, tmp_path):
@@ -137,6 +141,29 @@ def test_a_readme_gets_verdicts_state_and_cost(root, tmp_path):
     readme.write_text("no marks")
     result = command("--results", root, "--readme", readme)
     assert (result.returncode, "once each" in result.stderr) == (2, True)
+
+
+def test_a_readme_without_any_run(root, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("\n".join(m.format(n) for n in ("choice", "verdicts", "state", "results", "cost") for m in MARKS))
+    shutil.rmtree(root / "mini/hps")
+    shutil.rmtree(root / "mini/symmetry")
+    result = command("--results", root, "--readme", readme)
+    assert result.returncode == 0, result.stderr
+    assert "0 of 9 cells" in readme.read_text()
+
+
+def test_without_an_oracle_nothing_is_said_to_be_kept(root):
+    results = Results.read(root, Profile.read(SMOKE), "mini")
+    assert matrix.choice(results).shown["largest gain, oracle kept"].iloc[0] != "not measured"
+    for path in root.glob("mini/*/*/seed-*/scores.csv"):
+        pd.read_csv(path).drop(columns="oracle").to_csv(path, index=False)
+    for path in root.glob("mini/*/*/seed-*/summary.json"):
+        write_json(path, read_json(path) | {"oracle_before": None, "oracle_after": None, "oracle_se": None})
+    results = Results.read(root, Profile.read(SMOKE), "mini")
+    assert len(results.runs) == 9
+    assert set(matrix.choice(results).shown["largest gain, oracle kept"]) == {"not measured"}
+    tables.write(tables.build(results), root / "tables")
 
 
 def test_this_repositorys_readme_has_the_recorded_verdicts():

@@ -24,9 +24,13 @@ def test_a_winner_on_the_edge_grows_its_grid_there():
 def test_the_winner_is_the_best_rate_and_a_method_without_results_has_none():
     table = pd.DataFrame(
         {"variant": ["a", "a", "b", "b", "c"], "learning_rate": [1e-4, 1e-3, 1e-4, 1e-3, 1e-4],
-         "reward_after": [0.2, 0.1, 0.1, 0.3, None]}
+         "reward_after": [0.2, 0.1, 0.1, 0.3, None], "status": "done"}
     )  # fmt: skip
     assert winners(table) == {"a": 1e-4, "b": 1e-3}
+    table.loc[table.reward_after == 0.3, "status"] = "diverged"  # and counts as it was before
+    assert winners(table)["b"] == 1e-4
+    table.loc[table.variant == "b", "status"] = "diverged"
+    assert winners(table)["b"] == 1e-3
     assert winners(pd.DataFrame()) == {}
 
 

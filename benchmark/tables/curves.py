@@ -6,24 +6,18 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..claims import Efficiency, efficiency
+from ..claims import efficiency
 from ..results import Results
-from ..statistics import Interval, geometric_mean
+from ..statistics import Interval
 from ..statistics import time_to_target as reach
 from .table import NOT_MEASURED, Table
 
 
-def bounded(found: Efficiency, inverted: bool) -> tuple[Interval, str]:
-    """A geometric mean of ratios over seeds, or of their inverses, and how it reads: with the side it is a bound on."""
-    ratios = 1 / found.ratios if inverted else found.ratios
-    mean, never, at_once = geometric_mean([ratios]), found.never, np.isinf(found.upper)
-    low, high = (at_once, never) if inverted else (never, at_once)  # runs whose ratio is a bound from above, from below
-    text = f"{mean.value:.2f}"
-    if low.any() and not high.any():
-        text = f"≤ {np.ceil(100 * mean.value) / 100:.2f}"
-    elif high.any() and not low.any():
-        text = f"≥ {np.floor(100 * mean.value) / 100:.2f}"
-    return mean, text
+def bounded(value: float, side: int) -> str:
+    """A number that the true one is larger (1) or smaller (-1) than, rounded to the safe side; 0: neither."""
+    if side:
+        value = (np.floor if side > 0 else np.ceil)(100 * value) / 100
+    return f"{('', '≥ ', '≤ ')[side]}{value:.2f}"
 
 
 def time_to_target(results: Results) -> Table:
@@ -38,15 +32,18 @@ def time_to_target(results: Results) -> Table:
             for name, found in (("forth", forth), ("back", back)):
                 lines[name][reward] = NOT_MEASURED
                 if found:
-                    mean, text = bounded(found, name == "back")
+                    value, side = found.mean()
+                    value, side = (1 / value, -side) if name == "back" else (value, side)
                     never = int(found.never.sum())
-                    lines[name][reward] = f"{text} ({never} of {len(found.never)} never)"
+                    lines[name][reward] = f"{bounded(value, side)} ({never} of {len(found.never)} never)"
                     if not found.gained:
                         lines[name][reward] = "no clear gain to get to"
                     rows.append({"method": other, "question": name, "reward": reward, "seeds": len(found.never),
-                                 "ratio": mean.value, "low": mean.low, "high": mean.high, "never_reached": never,
+                                 "ratio": value, "bound": ("", "below", "above")[side], "never_reached": never,
                                  "target_is_a_gain": found.gained})  # fmt: skip
-            lines["own"][reward] = f"{forth.own:.2f} of its run" if forth and forth.gained else ""
+            lines["own"][reward] = ""
+            if forth and forth.gained:
+                lines["own"][reward] = f"{forth.own.mean():.2f} of its run ({(forth.own > 0.999).sum()} at its end)"
         shown += lines.values()
     return Table(
         "time_to_target", f"Time to target, suite {results.suite}",
@@ -54,8 +51,8 @@ def time_to_target(results: Results) -> Table:
         "other's over ShortFT's: above 1 ShortFT is cheaper. ShortFT to where it ends: the other's whole run over what "
         "ShortFT needs. It to where ShortFT ends: what the other needs over ShortFT's whole run. It to its own end: "
         "how much of its run the other itself needed (the first ratio counts all of it). Geometric means over seeds; "
-        "how many runs never got there. Evaluations are an eighth of the budget apart, hence the bounds; curves and "
-        "targets are of 64 prompts.",
+        "how many runs never got there (at its end: or only there). Evaluations are an eighth of the budget apart, "
+        "hence the bounds; curves and targets are of 64 prompts.",
         pd.DataFrame(rows), pd.DataFrame(shown),
     )  # fmt: skip
 

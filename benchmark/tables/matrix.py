@@ -139,9 +139,13 @@ def choice(results: Results) -> Table:
         if not found:
             shown.append({"reward": reward, "seeds": "0", "largest gain": NOT_MEASURED})
             continue
-        honest = [row for row in found if row["gain_low"] > 0 and row.get("oracle_high", np.inf) >= 0]
+        known = any("oracle" in row for row in found)  # Stable Diffusion has none
+        honest = [row for row in found if row["gain_low"] > 0 and row["oracle_high"] >= 0] if known else None
         line = {"reward": reward, "seeds": extent([row["seeds"] for row in found], "")}
         for head, prefix, rows in (("largest gain", "", found), ("largest gain, oracle kept", "its ", honest)):
+            if rows is None:
+                line[head] = NOT_MEASURED
+                continue
             best = leaders(results, rows, reward) if rows else []
             line[head] = ", ".join(row["variant"] for row in best) or "none"
             line[f"{prefix}gain"] = extent([row["gain"] for row in best], "+.3f")
@@ -208,7 +212,9 @@ def published_scale(results: Results) -> Table:
     note = "Mean over seeds and held-out prompts, v2.0 x 100. " + PUBLISHED_NOTE
     title = f"HPSv2 on the published scale, suite {results.suite}"
     reference = published("table1", ["method", "", "", "", "hps"])
-    return Table("published_scale", title, note, pd.DataFrame(rows), pd.DataFrame(shown), published=reference)
+    columns = ["method", "reward", "seeds", "base model", "HPSv2"]
+    shown = pd.DataFrame(shown, columns=columns)
+    return Table("published_scale", title, note, pd.DataFrame(rows), shown, published=reference)
 
 
 def against(results: Results, name: str, title: str, note: str, ours: str, others: list[str]) -> Table:

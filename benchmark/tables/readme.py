@@ -34,13 +34,18 @@ def summary(results: Results) -> list[str]:
     costs = cost(results).frame.set_index("method") if results.cost is not None else pd.DataFrame()
 
     def price(variant: str, name: str) -> str:
-        return f"{costs.loc[variant, name]:.0f}" if variant in costs.index else ""
+        known = variant in costs.index and np.isfinite(costs.loc[variant, name])
+        return f"{costs.loc[variant, name]:.0f}" if known else ""
 
     rows = [["method", "run, s", "few-step model, s", "peak MB"]]
     rows[0] += [head for reward in rewards for head in (f"{reward}, gain", "oracle")]
     rows.append(["---"] * len(rows[0]))
-    first = [(row["gain"] if (row := found[m, r]) else -np.inf) for m in results.profile.methods() for r in rewards[:1]]
-    for _, variant in sorted(zip(first, results.profile.methods(), strict=True), key=lambda pair: -pair[0]):
+
+    def gain(variant: str) -> float:
+        row = found[variant, rewards[0]] if rewards else None
+        return row["gain"] if row else -np.inf
+
+    for variant in sorted(results.profile.methods(), key=gain, reverse=True):
         line = [f"`{variant}`", *(price(variant, name) for name in ("run_seconds", "few_step_seconds", "peak_mb"))]
         for reward in rewards:
             if (row := found[variant, reward]) is None:
