@@ -1,9 +1,10 @@
 """Gain of the target reward of every variant on every reward, one panel per reward: the main matrix at a glance.
 
 A large marker is the mean change from the base model on held-out prompts, its bar the 95% interval for new seeds and
-new prompts (``statistics.crossed_interval``); with one seed it is dotted and speaks of prompts alone. Small points are
-single seeds. The number at the right is how many seeds there are (of how many, where some are missing). Right of the
-line the reward rose. "not measured": the profile has such runs, the records none; a dash: the profile has none.
+new prompts (``statistics.crossed_interval``), of two seeds often wider than the panel; with one seed it is dotted and
+speaks of prompts alone. Small points are single seeds. The number at the right is how many seeds there are (of how
+many, where some are missing). Right of the line the reward rose. "not measured": the profile has such runs, the records
+none; a dash: the profile has none.
 """
 
 from __future__ import annotations
@@ -67,7 +68,10 @@ def figure(results: Results) -> Figure | None:
                        va="bottom", annotation_clip=False)  # fmt: skip
         panel.tick_params(axis="y", length=0)
         panel.xaxis.set_major_locator(MaxNLocator(4))
-        if not any(isinstance(gains[variant, reward], np.ndarray) for variant in variants):
+        measured = [found for variant in variants if isinstance(found := gains[variant, reward], np.ndarray)]
+        if measured:
+            panel.set_xlim(style.limits([0, *(mean for found in measured for mean in found.mean(1))], 0.15))
+        else:
             panel.set_xticks([])
         panel.grid(axis="y", color="#eeeeee", linewidth=0.6)
         panel.set_axisbelow(True)

@@ -1,12 +1,12 @@
 """What a gain of the target reward costs: change of the oracle, of held-out rewards and of diversity, row by reward.
 
 Means of a variant's runs with 95% intervals: of gain and oracle for new seeds and prompts, of the others over seeds
-(none of a single one). Up and right is better: more reward, and less of the rest lost. Means that no other mean beats
-in one and matches in the other are ringed and joined, whatever their intervals. Left of the line at zero the rest got
-worse while the reward rose: reward hacking. Held-out rewards have different scales, so each one's change is divided by
-the standard deviation of the base model's scores over prompts before they are averaged. Diversity is of latents and
-means nothing once a model has collapsed: there, variants whose oracle has fallen below half of the base model's are
-left out.
+(none of a single one; of two often wider than the panel). Up and right is better: more reward, and less of the rest
+lost. Means that no other mean beats in one and matches in the other are ringed and joined, whatever their intervals.
+Left of the line at zero the rest got worse while the reward rose: reward hacking. Held-out rewards have different
+scales, so each one's change is divided by the standard deviation of the base model's scores over prompts before they
+are averaged. Diversity is of latents and means nothing once a model has collapsed: there, variants whose oracle has
+fallen below half of the base model's are left out.
 """
 
 from __future__ import annotations
@@ -110,5 +110,5 @@ def draw(axes: Axes, table: pd.DataFrame, column: str) -> None:
                   gid=row["variant"])  # fmt: skip
     if left_out := len(table) - len(known):
         axes.set_title(f"{left_out} collapsed left out" if column == "diversity" else "", fontsize=6, color=style.GREY)
-    axes.margins(0.1)
+    axes.set(xlim=style.limits([*known[column], 0]), ylim=style.limits([*table.gain, 0]))
     axes.xaxis.set_major_locator(MaxNLocator(4))

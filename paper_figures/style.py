@@ -152,6 +152,13 @@ def interval(axes: Axes, y: float, low: float, high: float, **options) -> None:
     axes.plot([low, high], [y, y], **{"linewidth": 1, "marker": "", "zorder": 1} | options)
 
 
+def limits(values, margin: float = 0.25) -> tuple[float, float]:
+    """Ends of an axis around some values: of two seeds an interval may be many times as wide, and runs off it."""
+    low, high = np.nanmin(values), np.nanmax(values)
+    space = margin * ((high - low) or abs(high) or 1)
+    return low - space, high + space
+
+
 def finite_limit(values, factor: float = 3) -> float:
     """Where to draw what is infinite: beyond the largest finite value."""
     values = np.asarray(values, float)
