@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from scipy import stats
 
 from .profile import ProfileError
 from .results import Results
@@ -205,11 +206,17 @@ class Efficiency(NamedTuple):
     own: np.ndarray
     gained: bool
 
-    def mean(self) -> tuple[float, int]:
+    def mean(self, inverted: bool) -> tuple[float, int]:
         """Geometric mean over seeds, and whether it is a bound: 1 the true one is larger, -1 smaller, 0 it is none."""
-        from_above, from_below = self.never.any(), np.isinf(self.upper).any()
-        side = int(from_below) - int(from_above)
-        return float(np.exp(np.log(self.upper if side < 0 else self.ratios).mean())), side
+        side = int(np.isinf(self.upper).any()) - int(self.never.any())
+        value = float(stats.gmean(self.upper if side < 0 else self.ratios))
+        return (1 / value, -side) if inverted else (value, side)
+
+
+def arrivals(curves: pd.DataFrame, reward: str, target: float) -> list[tuple[pd.DataFrame, Reached]]:
+    """Every run of some curves, and where along its compute it has a mean reward."""
+    runs = [run.sort_values("share") for _, run in curves.groupby("folder")]
+    return [(run, time_to_target(run.operations.to_numpy(), run[reward].to_numpy(), target)) for run in runs]
 
 
 def efficiency(results: Results, of: str, over: str, reward: str) -> Efficiency | None:
@@ -219,19 +226,15 @@ def efficiency(results: Results, of: str, over: str, reward: str) -> Efficiency 
         return None
     ends = theirs[theirs.share == theirs.share.max()]
     target, whole = ends[reward].mean(), ends.operations.mean()
-
-    def reached(curves: pd.DataFrame) -> list[Reached]:
-        parts = (curve.sort_values("share") for _, curve in curves.groupby("folder"))
-        return [time_to_target(part.operations.to_numpy(), part[reward].to_numpy(), target) for part in parts]
-
     # A run that diverged early and never got there would not have got there cheaply.
     needs = [
-        r._replace(cost=max(r.cost, whole), before=max(r.before, whole)) if r.censored else r for r in reached(ours)
+        r._replace(cost=max(r.cost, whole), before=max(r.before, whole)) if r.censored else r
+        for _, r in arrivals(ours, reward, target)
     ]
     costs, before = (np.array([getattr(r, name) for r in needs], float) for name in ("cost", "before"))
     with np.errstate(divide="ignore"):
         ratios, upper = whole / costs, whole / before
-    own = np.array([1.0 if r.censored else r.cost / whole for r in reached(theirs)])
+    own = np.array([1.0 if r.censored else r.cost / whole for _, r in arrivals(theirs, reward, target)])
     gains = results.gains(over, reward)
     gained = gains is not None and crossed_interval(gains).low > 0
     return Efficiency(ratios, upper, np.array([r.censored for r in needs]), own, gained)

@@ -9,6 +9,7 @@ all held-out prompts, the one in a picture its oracle: how much of the prompt it
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,14 +37,25 @@ def strips(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
     return pixels[: height // 2], pixels[height // 2 :]
 
 
-def row(run, name: str, tuned: bool) -> tuple | None:
-    """Name, images, oracles and spacing of a run's images, or of the base model's beside them."""
+class Row(NamedTuple):
+    """A run's images, or the base model's beside them; ``oracles`` is empty where the suite has none."""
+
+    name: str
+    pixels: np.ndarray
+    oracles: list[float]
+    prompts: list[str]
+    spacing: str
+    tuned: bool
+
+
+def row(run, name: str, tuned: bool) -> Row | None:
+    """A row of a run; None where it has no picture."""
     if (pair := strips(Path(run.folder))) is None:
         return None
     scores = pd.read_csv(Path(run.folder) / "scores.csv")
     scores = scores[(scores.split == "test") & (scores.when == ("after" if tuned else "before"))]
     oracles = scores.oracle.tolist() if "oracle" in scores else []
-    return name, pair[tuned], oracles, run.spacing, tuned, scores.prompt.tolist()
+    return Row(name, pair[tuned], oracles, scores.prompt.tolist(), run.spacing, tuned)
 
 
 def figure(results: Results, reward: str | None = None) -> Figure | None:
@@ -63,7 +75,7 @@ def figure(results: Results, reward: str | None = None) -> Figure | None:
     for variant in results.variants():
         for run in first_of(results, variant, reward):
             add(run, variant)
-    rows.sort(key=lambda row: (row[3] != "leading", row[3], row[4]))  # each base above its variants
+    rows.sort(key=lambda row: (row.spacing != "leading", row.spacing, row.tuned))  # each base above its variants
     for other in results.rewards():
         runs = [run for method in results.profile.methods() for run in first_of(results, method, other)]
         if other != reward and runs and rows:
@@ -71,18 +83,18 @@ def figure(results: Results, reward: str | None = None) -> Figure | None:
             add(best, f"on {style.short(other, 18)}:\n{best.variant}")
     if not rows:
         return None
-    count = rows[0][1].shape[1] // rows[0][1].shape[0]
+    count = rows[0].pixels.shape[1] // rows[0].pixels.shape[0]
     title = f"Same prompts, same noise, tuned on {style.short(reward)}"
     figure = style.new(results, title, 1 + 0.58 * len(rows), width=6)
     figure.get_layout_engine().set(h_pad=0.01, hspace=0, w_pad=0.08, rect=(0, 0, 1, 1 - 0.22 / figure.get_figheight()))
     figure.suptitle(figure.get_suptitle(), y=1 - 0.06 / figure.get_figheight(), va="top")  # clear of the prompts
     panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
-    for axes, (name, pixels, oracles, _, tuned, _) in zip(panels, rows, strict=True):
-        style.strip(axes, pixels, name, bold=not tuned)
-        for column, oracle in enumerate(oracles[:count]):
+    for axes, shown in zip(panels, rows, strict=True):
+        style.strip(axes, shown.pixels, shown.name, bold=not shown.tuned)
+        for column, oracle in enumerate(shown.oracles[:count]):
             axes.text(column + 0.95, 0.06, f"{oracle:.2g}", ha="right", va="bottom", fontsize=4.5,
                       bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8})  # fmt: skip
-    for column, prompt in enumerate(rows[0][5][:count]):
+    for column, prompt in enumerate(rows[0].prompts[:count]):
         figure.axes[0].text(column + 0.5, 1.06, style.wrap(prompt, 14, 7), ha="center", va="bottom", fontsize=5)
     return figure
 

@@ -36,8 +36,7 @@ def draw_question(panel: Axes, y: float, found: Efficiency, colour: str, marker:
         panel.plot(ratios[chosen], heights[chosen], color=colour, marker=marker, markersize=2.5, linestyle="",
                    markeredgewidth=0.7, markerfacecolor="white" if bound else colour, zorder=3,
                    gid="bound" if bound else "reached")  # fmt: skip
-    mean, side = found.mean()
-    mean, side = (1 / mean, -side) if inverted else (mean, side)
+    mean, side = found.mean(inverted)
     if side:
         arrow = {"arrowstyle": "<-", "color": colour, "lw": 0.9, "shrinkA": 0, "shrinkB": 2}
         panel.annotate("", (mean, y), (12 * side, 0), textcoords="offset points", arrowprops=arrow)

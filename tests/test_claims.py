@@ -134,7 +134,7 @@ def test_a_run_that_diverged_early_is_not_cheap(profile, tmp_path):
 
 def test_bounds_of_means():
     def of(ratios, upper, never):
-        return Efficiency(np.array(ratios), np.array(upper), np.array(never), np.ones(2), True).mean()
+        return Efficiency(np.array(ratios), np.array(upper), np.array(never), np.ones(2), True).mean(inverted=False)
 
     assert of([1.0, 4.0], [1.5, 6.0], [False, False]) == (pytest.approx(2), 0)
     assert of([1.0, 4.0], [1.0, 9.0], [True, False]) == (pytest.approx(3), -1)  # at most: by the evaluation before

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..claims import efficiency
+from ..claims import arrivals, efficiency
 from ..results import Results
 from ..statistics import Interval
-from ..statistics import time_to_target as reach
 from .table import NOT_MEASURED, Table
 
 
@@ -32,8 +31,7 @@ def time_to_target(results: Results) -> Table:
             for name, found in (("forth", forth), ("back", back)):
                 lines[name][reward] = NOT_MEASURED
                 if found:
-                    value, side = found.mean()
-                    value, side = (1 / value, -side) if name == "back" else (value, side)
+                    value, side = found.mean(inverted=name == "back")
                     never = int(found.never.sum())
                     lines[name][reward] = f"{bounded(value, side)} ({never} of {len(found.never)} never)"
                     if not found.gained:
@@ -76,11 +74,8 @@ def equal_gain(results: Results) -> Table:
         for variant in results.variants():
             if variant == "shortft" or (curves := results.curve(variant, reward)).empty:
                 continue
-            target, there = ends[reward].mean(), []
-            for _, run in curves.sort_values("share").groupby("folder"):
-                reached = reach(run.operations.to_numpy(), run[reward].to_numpy(), target)
-                if not reached.censored:
-                    there.append(run[run.operations == reached.cost].iloc[0])
+            found = arrivals(curves, reward, ends[reward].mean())
+            there = [run[run.operations == reached.cost].iloc[0] for run, reached in found if not reached.censored]
             row = {"variant": variant, "reward": reward, "runs": curves.folder.nunique(), "reached": len(there)}
             line = {"variant": variant, "reward": reward, "runs that get there": f"{len(there)} of {row['runs']}"}
             if there:
