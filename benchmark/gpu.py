@@ -7,7 +7,8 @@
 Weights are random, in the true architectures: enough for time and memory, and nothing is downloaded. Of each method and
 batch a step of the trainer is timed, and the calls that it makes one by one; ``ratio`` is the one over the other's sum,
 ``share`` the step's operations per second over the rate of a large matrix product on the same chip. What does not fit
-into memory is recorded as that, and what does not fit into the time as not measured. Writes OUT/<device>.json.
+into memory is recorded as that, and what does not fit into the time as not measured. Writes OUT/<device>.json; the same
+command again, with the same settings and versions, measures what that record lacks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import copy
 import dataclasses
 import gc
 import importlib.metadata
+import json
 import re
 import socket
 import sys
@@ -128,6 +130,14 @@ def measure(bench: Bench, rounds: int, rate: float) -> dict:
     }  # fmt: skip
 
 
+def _identity(about: dict) -> dict:
+    """What rows of one record have in common."""
+    return {
+        **{key: about[key] for key in ("narrow", "pixels", "reward", "precision", "rank", "settings")},
+        **{key: about["environment"][key] for key in ("device", "versions", "threads")},
+    }
+
+
 @dataclasses.dataclass
 class Record:
     """What was measured (``rows``), and of what else was asked, (variant, batch): what became of it."""
@@ -142,6 +152,21 @@ class Record:
         parts = dataclasses.asdict(self)
         return parts.pop("about") | parts
 
+    def resume(self, path: Path) -> bool:
+        """Go on from the record at ``path`` if there is one of the same settings, chip and versions.
+
+        Its rate of a matrix product stays, for all shares to be of one rate; what failed is tried again.
+        """
+        if not path.exists():
+            return False
+        found = json.loads(path.read_text())
+        if _identity(found) != _identity(self.about):
+            return False
+        self.about = {key: found[key] for key in self.about}
+        self.rows = found["rows"]
+        self.out_of_memory = [tuple(place) for place in found["out_of_memory"]]
+        return True
+
 
 def measure_all(
     models: Models, configs: dict[tuple[str, int], RunConfig], record: Record, until: float, rounds: int,
@@ -152,9 +177,13 @@ def measure_all(
     until: when, on the clock of ``time.perf_counter``, no more is begun that would not end.
     """
     rate = record.about["matmul_tflops"] * 1e12
-    seconds: dict[str, tuple[int, float]] = {}  # of a variant: the batch measured last, and what measuring it took
-    record.not_measured = list(configs)
+    # Of a variant: the batch measured last, and what measuring it took.
+    seconds = {row["variant"]: (row["batch"], row["took"]) for row in record.rows}
+    done = {(row["variant"], row["batch"]) for row in record.rows} | set(record.out_of_memory)
+    record.not_measured = [place for place in configs if place not in done]
     for (variant, batch), config in configs.items():
+        if (variant, batch) in done:
+            continue
         known, took = seconds.get(variant, (batch, 0.0))
         if time.perf_counter() + took * max(batch / known, 1) > until:
             continue
@@ -165,6 +194,7 @@ def measure_all(
         begun = time.perf_counter()
         try:
             row = {"variant": variant, "batch": batch} | measure(models.bench(config), rounds, rate)
+            row["took"] = time.perf_counter() - begun
         except torch.OutOfMemoryError:
             record.out_of_memory.append((variant, batch))
             console.print(f"{variant}, batch {batch}: does not fit into memory")
@@ -269,6 +299,9 @@ def main(
             slug = re.sub(r"\W+", "-", record.about["environment"]["device"]).strip("-").lower()
             part = "-part" if method or batch or set_ else ""
             path = out / f"{slug}{'-narrow' * narrow}{part}.json"
+
+            if not dry_run and record.resume(path):
+                console.print(f"going on from {path}, {len(record.rows)} rows")
 
             def keep() -> None:
                 if not dry_run:

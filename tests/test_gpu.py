@@ -65,13 +65,37 @@ def test_what_does_not_fit_and_what_is_left_out_is_said(tmp_path, monkeypatch):
         raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED\nand more")
 
     monkeypatch.setattr(gpu, "measure", fail)
-    done = run(*NARROW, "--method", "draft_k", "--batch", "1", "--out", str(tmp_path))
+    done = run(*NARROW, "--method", "draft_k", "--batch", "1", "--out", str(tmp_path / "failed"))
     assert done.exit_code == 0
-    record = json.loads(next(tmp_path.iterdir()).read_text())
+    record = json.loads(next((tmp_path / "failed").iterdir()).read_text())
     assert record["failed"] == [["draft_k", 1, "RuntimeError: CUBLAS_STATUS_ALLOC_FAILED and more"]]
 
-    done = run(*NARROW, "--method", "draft_k", "--batch", "1", "--limit", "-1", "--out", str(tmp_path))
+    done = run(*NARROW, "--method", "draft_k", "--batch", "1", "--limit", "-1", "--out", str(tmp_path / "late"))
     assert "not measured: draft_k at batch 1" in done.output
+
+
+def test_the_same_command_goes_on_from_its_record(tmp_path, monkeypatch):
+    command = [*NARROW, "--method", "draft_k", "--out", str(tmp_path)]
+    assert run(*command, "--batch", "1").exit_code == 0
+    (path,) = tmp_path.iterdir()
+    first = json.loads(path.read_text())
+    measured, true_measure = [], gpu.measure
+
+    def measure(bench, rounds, rate):
+        measured.append(bench.config.settings.batch)
+        return true_measure(bench, rounds, rate)
+
+    monkeypatch.setattr(gpu, "measure", measure)
+    done = run(*command, "--batch", "1", "--batch", "2")
+    assert "going on from" in done.output
+    second = json.loads(path.read_text())
+    assert measured == [2]
+    assert second["rows"][0] == first["rows"][0]
+    assert [row["batch"] for row in second["rows"]] == [1, 2]
+    assert second["matmul_tflops"] == first["matmul_tflops"]
+
+    run(*command, "--batch", "1", "--set", "rank=8")  # other settings: another record
+    assert measured == [2, 1]
 
 
 @pytest.mark.parametrize(
