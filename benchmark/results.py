@@ -240,13 +240,17 @@ class Results:
 
     @cached_property
     def gpu(self) -> pd.DataFrame:
-        """One row per GPU, method and batch at Stable Diffusion 1.5's shape (``benchmark.gpu``), not narrow ones."""
+        """One row per GPU, method and batch at Stable Diffusion 1.5's shape (``benchmark.gpu``), not narrow ones.
+
+        ``fits``: whether it does into the GPU's memory; where not, nothing else is known.
+        """
         rows = []
         for path in sorted((self.root / "gpu").glob("*.json")):
             content = read_json(path) or {}
             if content.get("narrow") is False and isinstance(content.get("rows"), list):
                 about = {"device": (content.get("environment") or {}).get("device"), "pixels": content.get("pixels")}
-                rows += [about | row for row in content["rows"] if row.keys() >= GPU_COLUMNS]
+                rows += [about | row | {"fits": True} for row in content["rows"] if row.keys() >= GPU_COLUMNS]
+                rows += [about | {"variant": v, "batch": b, "fits": False} for v, b in content.get("out_of_memory", [])]
         return pd.DataFrame(rows)
 
     def seconds_per_operation(self, variant: str) -> float | None:

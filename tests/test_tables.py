@@ -180,12 +180,15 @@ def test_the_gpus_table_is_of_true_architectures_only(root):
     row = {"variant": "draft_k", "batch": 4, "seconds": 1.5, "images_per_second": 2.667, "peak_mb": 9000.0,
            "ratio": 1.01, "share": 0.4, "images": 4, "operations": 10}  # fmt: skip
     for name, narrow in (("one", False), ("two", True)):
-        record = {"environment": {"device": f"GPU {name}"}, "narrow": narrow, "pixels": 512, "rows": [row]}
+        record = {"environment": {"device": f"GPU {name}"}, "narrow": narrow, "pixels": 512, "rows": [row],
+                  "out_of_memory": [["draft_k", 16], ["draft", 4]]}  # fmt: skip
         write_json(root / "gpu" / f"{name}.json", record)
     table = probes.gpu(Results.read(root, Profile.read(SMOKE), "mini"))
     assert table.shown.to_dict("records") == [
-        {"device": "GPU one", "method": "draft_k", "batch": 4, "seconds": "1.500", "images_per_second": "2.67",
-         "peak_mb": "9000", "ratio": "1.010", "share": "40%"}
+        {"GPU": "GPU one", "method": "draft", "batch 4, s": "does not fit", "batch 4, GiB": "", "batch 16, s": "",
+         "batch 16, GiB": ""},
+        {"GPU": "GPU one", "method": "draft_k", "batch 4, s": "1.50", "batch 4, GiB": "8.8",
+         "batch 16, s": "does not fit", "batch 16, GiB": ""},
     ]  # fmt: skip
 
 

@@ -42,21 +42,27 @@ def cost(results: Results) -> Table:
 
 
 def gpu(results: Results) -> Table:
-    """What a step costs at Stable Diffusion 1.5's shape."""
+    """What a step costs at Stable Diffusion 1.5's shape: seconds and peak memory by the number of prompts."""
     title, table = "Cost of an optimiser step at Stable Diffusion 1.5's shape, on GPUs", results.gpu
-    columns = {"seconds": "{:.3f}", "images_per_second": "{:.2f}", "peak_mb": "{:.0f}", "ratio": "{:.3f}",
-               "share": "{:.0%}"}  # fmt: skip
     if table.empty:
-        return Table("gpu", title, "Not measured.", pd.DataFrame(), pd.DataFrame(columns=["method", *columns]))
+        return Table("gpu", title, "Not measured.", pd.DataFrame(), pd.DataFrame(columns=["GPU", "method"]))
     frame = table.sort_values(["device", "variant", "batch"], kind="stable")
-    shown = frame.rename(columns={"variant": "method"})[["device", "method", "batch", *columns]].copy()
-    for column, code in columns.items():
-        shown[column] = ["" if pd.isna(x) else code.format(x) for x in shown[column]]
+    shown = []
+    for (device, variant), rows in frame.groupby(["device", "variant"], sort=False):
+        line, by_batch = {"GPU": device, "method": variant}, rows.set_index("batch")
+        for batch in sorted(frame.batch.unique()):
+            row = by_batch.loc[batch] if batch in by_batch.index else None
+            known = row is not None and row.fits
+            line[f"batch {batch}, s"] = f"{row.seconds:.2f}" if known else "" if row is None else "does not fit"
+            line[f"batch {batch}, GiB"] = f"{row.peak_mb / 1024:.1f}" if known else ""
+        shown.append(line)
     return Table(
         "gpu", title,
-        "Random weights in the true architectures (`results/gpu`), bfloat16; seconds of a step, images a second, peak "
-        "memory of the GPU, ratio to the same calls timed alone, share of the rate of a large matrix product there.",
-        frame, shown,
+        "Random weights in the true architectures (`results/gpu`), bfloat16, 512 pixels; seconds of a step and peak "
+        "memory of the GPU, by prompts a step (DDPO makes four images of each); ShortFT's step is one of its first "
+        "stage. With few prompts most of the time is that of launching kernels, which wavers (`ratio` in the CSV: to the "
+        "same calls timed alone; `share`: of the rate of a large matrix product). Empty: not measured.",
+        frame, pd.DataFrame(shown),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from ..profile import ProfileError
 from ..records import write_text
 from ..results import Results
 from .matrix import cell_row, choice, interval_of, seeds_of
-from .probes import cost
+from .probes import cost, gpu
 from .table import NOT_MEASURED, piped
 
 MARKS = "<!-- {} -->", "<!-- end of {} -->"
@@ -59,7 +59,8 @@ def summary(results: Results) -> list[str]:
 def blocks(results: Results, verdicts: list[dict]) -> dict[str, list[str]]:
     """What stands between the marks, by their names."""
     return {"choice": choice(results).lines(), "verdicts": overview(verdicts), "state": progress(results),
-            "results": summary(results), "cost": cost(results).lines()}  # fmt: skip
+            "results": summary(results), "cost": cost(results).lines(),
+            "gpu": gpu(results).lines()}  # fmt: skip
 
 
 def into_readme(readme: Path, parts: dict[str, list[str]]) -> None:
