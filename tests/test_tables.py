@@ -125,7 +125,7 @@ def test_hps_on_the_published_scale(root):
 
 def test_a_readme_gets_verdicts_state_and_cost(root, tmp_path):
     readme = tmp_path / "README.md"
-    marks = [mark.format(name) for name in ("choice", "verdicts", "state", "results", "cost") for mark in MARKS]
+    marks = [mark.format(name) for name in ("choice", "verdicts", "state", "results", "cost", "gpu") for mark in MARKS]
     readme.write_text("\n".join(["first", *marks, "last", ""]))
     assert command("--results", root, "--readme", readme).returncode == 0
     lines = (root / "claims.md").read_text().splitlines()
@@ -137,6 +137,7 @@ def test_a_readme_gets_verdicts_state_and_cost(root, tmp_path):
     assert "<!-- choice -->\n| reward | seeds | largest gain |" in text
     assert "<!-- results -->\n| method | run, s | few-step model, s | peak MB | hps, gain | oracle | symmetry" in text
     assert "<!-- cost -->\n| method | forwards |" in text
+    assert "<!-- gpu -->\n| GPU | method |" in text
     assert (text.startswith("first\n"), text.endswith("last\n")) == (True, True)
     readme.write_text("no marks")
     result = command("--results", root, "--readme", readme)
@@ -145,7 +146,7 @@ def test_a_readme_gets_verdicts_state_and_cost(root, tmp_path):
 
 def test_a_readme_without_any_run(root, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text("\n".join(m.format(n) for n in ("choice", "verdicts", "state", "results", "cost") for m in MARKS))
+    readme.write_text("\n".join(m.format(n) for n in ("choice", "verdicts", "state", "results", "cost", "gpu") for m in MARKS))
     shutil.rmtree(root / "mini/hps")
     shutil.rmtree(root / "mini/symmetry")
     result = command("--results", root, "--readme", readme)

@@ -60,8 +60,8 @@ def gpu(results: Results) -> Table:
         "gpu", title,
         "Random weights in the true architectures (`results/gpu`), bfloat16, 512 pixels; seconds of a step and peak "
         "memory of the GPU, by prompts a step (DDPO makes four images of each); ShortFT's step is one of its first "
-        "stage. With few prompts most of the time is that of launching kernels, which wavers (`ratio` in the CSV: to the "
-        "same calls timed alone; `share`: of the rate of a large matrix product). Empty: not measured.",
+        "stage. With few prompts most of the time is that of launching kernels, which wavers (`ratio` in the CSV: to "
+        "the same calls timed alone; `share`: of the rate of a large matrix product). Empty: not measured.",
         frame, pd.DataFrame(shown),
     )  # fmt: skip
 
