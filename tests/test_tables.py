@@ -21,6 +21,7 @@ from benchmark.tables.readme import MARKS
 from tests.synthetic import write_tree
 
 ROOT = Path(__file__).parents[1]
+IN_README = ("choice", "verdicts", "state", "results", "cost", "gpu")
 SMOKE = ROOT / "profiles/smoke.yaml"
 
 
@@ -125,7 +126,7 @@ def test_hps_on_the_published_scale(root):
 
 def test_a_readme_gets_verdicts_state_and_cost(root, tmp_path):
     readme = tmp_path / "README.md"
-    marks = [mark.format(name) for name in ("choice", "verdicts", "state", "results", "cost", "gpu") for mark in MARKS]
+    marks = [mark.format(name) for name in IN_README for mark in MARKS]
     readme.write_text("\n".join(["first", *marks, "last", ""]))
     assert command("--results", root, "--readme", readme).returncode == 0
     lines = (root / "claims.md").read_text().splitlines()
@@ -146,7 +147,7 @@ def test_a_readme_gets_verdicts_state_and_cost(root, tmp_path):
 
 def test_a_readme_without_any_run(root, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text("\n".join(m.format(n) for n in ("choice", "verdicts", "state", "results", "cost", "gpu") for m in MARKS))
+    readme.write_text("\n".join(m.format(n) for n in IN_README for m in MARKS))
     shutil.rmtree(root / "mini/hps")
     shutil.rmtree(root / "mini/symmetry")
     result = command("--results", root, "--readme", readme)
