@@ -75,6 +75,7 @@ STYLES = {
     "shortft-few-step-policy": Style(VERMILLION, "P", DASH_DOT, filled=False),
     "shortft-naive-jumps": Style(VERMILLION, "X", LONG, filled=False),
     "shortft-rank4": Style(VERMILLION, "v", DASHES, filled=False),
+    "shortft-everywhere": Style(VERMILLION, "^", DOTS, filled=False),
     "shortft-trailing": Style(VERMILLION, "o", DASH_DOT_DOT, filled=False),
     "draft_k-trailing": Style(BLUE, "^", DASH_DOT_DOT, filled=False),
     "draft_lv-trailing": Style(SKY, "v", DASH_DOT_DOT, filled=False),

@@ -1,3 +1,4 @@
+import dataclasses
 from itertools import pairwise
 
 import pytest
@@ -175,6 +176,19 @@ def test_shortft_with_naive_jumps():
     jumps = [(hop.t, hop.s) for hop in plan if hop.t - hop.s > 20]
     assert jumps == [(741, 501), (481, 261), (241, 1)]
     assert {hop.model for hop in plan} == {"base"}
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.3, 0.6, 0.9])
+def test_shortft_everywhere_differs_in_where_loras_act_alone(progress):
+    """A control: calls and gradients are ShortFT's; at every step act the LoRAs of the last bearing timestep."""
+    published = methods.find("shortft")()
+    control = methods.find("benchmark.controls:ShortFTEverywhere")()
+    ours, theirs = (method.plan(LEADING, None, progress) for method in (control, published))
+    calls = [[dataclasses.replace(hop, slots=()) for hop in plan] for plan in (ours, theirs)]
+    assert calls[0] == calls[1]
+    assert [hop.slots for hop in ours if hop.eps_grad] == [hop.slots for hop in theirs if hop.eps_grad]
+    active = [hop.slots for hop in control.sampler_plan(LEADING)]
+    assert active == [(1,)] * 24 + [(1, 2)] * 12 + [(1, 2, 3)] * 13 + [(1, 2, 3, 4)]
 
 
 def test_shortft_shares_move_the_stages():

@@ -264,9 +264,11 @@ def table3(results: Results) -> Table:
 def controls(results: Results) -> Table:
     others = [m for m in ("draft_coarse",) if m in results.profile.methods()]
     others += variants_where(results, shortcut="naive") + variants_where(results, rank=4)
+    others += variants_where(results, method="benchmark.controls:ShortFTEverywhere")
     note = (
         "Is the few-step model needed? draft_coarse: 10 large DDIM steps, no few-step model; naive jumps: one DDIM "
-        "step in each shortcut's place. Is it the parameters? rank4: four LoRAs with as many as one of the others' has."
+        "step in each shortcut's place. Is it the parameters? rank4: four LoRAs with as many as one of the others' "
+        "has. Is it where its LoRAs act? everywhere: the same gradient, LoRAs on at all steps."
     )
     return against(results, "controls", "Controls of ShortFT", note, "shortft", others)
 
