@@ -17,7 +17,6 @@ import copy
 import dataclasses
 import gc
 import importlib.metadata
-import json
 import re
 import socket
 import sys
@@ -41,7 +40,7 @@ from .cell import build_executor
 from .config import InputError, RunConfig, resolve, split_variant
 from .cost import make_call, record_calls, seconds_of
 from .diffusion import Executor
-from .records import environment, write_json
+from .records import environment, read_json, write_json
 from .run import check_device
 from .suites import Suite, SuiteError
 from .suites.sd15 import random_weights
@@ -157,10 +156,8 @@ class Record:
 
         Its rate of a matrix product stays, for all shares to be of one rate; what failed is tried again.
         """
-        if not path.exists():
-            return False
-        found = json.loads(path.read_text())
-        if _identity(found) != _identity(self.about):
+        found = read_json(path)
+        if not found or _identity(found) != _identity(self.about):
             return False
         self.about = {key: found[key] for key in self.about}
         self.rows = found["rows"]

@@ -251,7 +251,8 @@ class Results:
                 about = {"device": (content.get("environment") or {}).get("device"), "pixels": content.get("pixels")}
                 rows += [about | row | {"fits": True} for row in content["rows"] if row.keys() >= GPU_COLUMNS]
                 rows += [about | {"variant": v, "batch": b, "fits": False} for v, b in content.get("out_of_memory", [])]
-        return pd.DataFrame(rows)
+        frame = pd.DataFrame(rows)  # a part of a record may say again what the whole, which comes after it, says
+        return frame if frame.empty else frame.drop_duplicates(["device", "pixels", "variant", "batch"], keep="last")
 
     def seconds_per_operation(self, variant: str) -> float | None:
         """Speed of a method's step in the cost benchmark, alone on the machine; None where it has none.

@@ -185,6 +185,8 @@ def test_the_gpus_table_is_of_true_architectures_only(root):
         record = {"environment": {"device": f"GPU {name}"}, "narrow": narrow, "pixels": 512, "rows": [row],
                   "out_of_memory": [["draft_k", 16], ["draft", 4]]}  # fmt: skip
         write_json(root / "gpu" / f"{name}.json", record)
+    part = record | {"narrow": False, "environment": {"device": "GPU one"}, "rows": [row | {"seconds": 9.0}]}
+    write_json(root / "gpu" / "one-part.json", part)
     table = probes.gpu(Results.read(root, Profile.read(SMOKE), "mini"))
     assert table.shown.to_dict("records") == [
         {"GPU": "GPU one", "method": "draft", "batch 4, s": "does not fit", "batch 4, GiB": "", "batch 16, s": "",

@@ -48,8 +48,9 @@ def gpu(results: Results) -> Table:
         return Table("gpu", title, "Not measured.", pd.DataFrame(), pd.DataFrame(columns=["GPU", "method"]))
     frame = table.sort_values(["device", "variant", "batch"], kind="stable")
     shown = []
-    for (device, variant), rows in frame.groupby(["device", "variant"], sort=False):
-        line, by_batch = {"GPU": device, "method": variant}, rows.set_index("batch")
+    for (device, pixels, variant), rows in frame.groupby(["device", "pixels", "variant"], sort=False):
+        name = device if pixels == 512 else f"{device}, {pixels} pixels"
+        line, by_batch = {"GPU": name, "method": variant}, rows.set_index("batch")
         for batch in sorted(frame.batch.unique()):
             row = by_batch.loc[batch] if batch in by_batch.index else None
             known = row is not None and row.fits
