@@ -16,7 +16,7 @@ import methods
 from methods import Method
 
 from . import suites
-from .profile import Profile, ProfileError, rate_file, read_rates
+from .records.profile import Profile, ProfileError, rate_file, read_rates
 from .records import run_folder
 from .rewards import canonical
 

@@ -18,9 +18,9 @@ import typer
 from rich.console import Console
 
 from . import suites
-from .profile import Profile, ProfileError
+from .records.profile import Profile, ProfileError
 from .records import SLOTS_FILE, file_name, read_json, write_text
-from .results import Results
+from .records.results import Results
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)

@@ -26,10 +26,10 @@ from rich.table import Table
 import methods
 
 from . import records, suites
-from .cell import Cell, finished, identity
+from .training.cell import Cell, finished, identity
 from .config import InputError, RunConfig, read_prompts, resolve, resolve_cell
 from .diffusion import describe
-from .profile import Profile, ProfileError
+from .records.profile import Profile, ProfileError
 from .suites import Suite, SuiteError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -25,9 +25,9 @@ from rich.table import Table
 import methods
 
 from .config import InputError, resolve, resolve_cell, split_variant
-from .jobs import Job, run_jobs
-from .profile import Profile, ProfileError
-from .reader import paired_scores
+from .training.jobs import Job, run_jobs
+from .records.profile import Profile, ProfileError
+from .records.reader import paired_scores
 from .records import Summary, write_text
 from .statistics import Interval, crossed_interval
 

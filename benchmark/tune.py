@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from . import records
-from .cell import identity
+from .training.cell import identity
 from .config import InputError, resolve, split_variant
-from .jobs import Job, run_jobs
-from .profile import Profile, ProfileError, rate_file, read_rates
+from .training.jobs import Job, run_jobs
+from .records.profile import Profile, ProfileError, rate_file, read_rates
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)

@@ -1,7 +1,7 @@
 """One file per method. The folder is scanned: a new file with a ``Method`` in it is a new method.
 
 Methods from elsewhere come by ``package.module:Class``, or by an installed package's entry point in the group
-``benchmark.methods``, under the entry point's name.
+``benchmark.methods``, under the entry point's name. Asking for names imports no method, and so no torch.
 """
 
 from __future__ import annotations
@@ -11,10 +11,20 @@ import inspect
 import pkgutil
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .interface import Batch, DirectReward, Method, Update
+if TYPE_CHECKING:
+    from .interface import Batch, DirectReward, Method, Update
 
-__all__ = ["Batch", "DirectReward", "Method", "Update", "find", "names", "source"]
+_INTERFACE = ("Batch", "DirectReward", "Method", "Update")
+
+__all__ = [*_INTERFACE, "find", "names", "sources"]
+
+
+def __getattr__(name: str):
+    if name in _INTERFACE:
+        return getattr(importlib.import_module(f"{__name__}.interface"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _own() -> list[str]:
@@ -35,6 +45,8 @@ def find(name: str) -> type[Method]:
 
     KeyError for an unknown name; ImportError or TypeError, with one clear line, for one that cannot be used.
     """
+    from .interface import Method
+
     if ":" in name:
         return _load(name)
     own = name.replace("-", "_")
@@ -53,6 +65,8 @@ def find(name: str) -> type[Method]:
 
 def _load(path: str) -> type[Method]:
     """The class at ``package.module:Class``."""
+    from .interface import Method
+
     try:
         cls = EntryPoint("method", path, "benchmark.methods").load()
     except (ImportError, AttributeError, ValueError) as error:
@@ -62,6 +76,7 @@ def _load(path: str) -> type[Method]:
     return cls
 
 
-def source(name: str) -> Path:
-    """The file that defines a method."""
-    return Path(inspect.getfile(find(name)))
+def sources(name: str) -> list[Path]:
+    """The files that make a method: of its class and of every class that it inherits from, up to pydantic's."""
+    own = [c for c in find(name).__mro__ if c.__module__.partition(".")[0] not in ("pydantic", "abc", "builtins")]
+    return list(dict.fromkeys(Path(inspect.getfile(cls)) for cls in own))

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from benchmark.profile import Profile, ProfileError
-from benchmark.results import Results
+from benchmark.records.profile import Profile, ProfileError
+from benchmark.records.results import Results
 
 from . import FIGURES, find, style
 

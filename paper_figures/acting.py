@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from benchmark.results import Results
+from benchmark.records.results import Results
 
 from . import style
 
-NEEDS = "the table of benchmark.acting"
+NEEDS = "the table of benchmark.placement"
 
 
 def figure(results: Results) -> Figure | None:
-    tables = {reward: results.acting(reward) for reward in results.rewards()}
+    tables = {reward: results.placement(reward) for reward in results.rewards()}
     tables = {reward: table for reward, table in tables.items() if table is not None and len(table)}
     if not tables:
         return None

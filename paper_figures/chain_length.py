@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.markers import CARETUP
 from matplotlib.ticker import NullLocator
 
-from benchmark.results import Results
+from benchmark.records.results import Results
 
 from . import style
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmark.results import Results
+from benchmark.records.results import Results
 from benchmark.statistics import crossed_interval
 
 from . import style

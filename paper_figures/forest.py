@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from benchmark.results import Results
+from benchmark.records.results import Results
 from benchmark.statistics import crossed_interval
 
 from . import style

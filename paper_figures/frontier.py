@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from benchmark import statistics
-from benchmark.results import Results
+from benchmark.records.results import Results
 
 from . import style
 

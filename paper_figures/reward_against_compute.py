@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from benchmark.results import Results
+from benchmark.records.results import Results
 
 from . import curves
 

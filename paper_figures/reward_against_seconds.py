@@ -12,7 +12,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmark.results import Results
+from benchmark.records.results import Results
 
 from . import curves
 

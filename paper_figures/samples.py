@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmark.results import Results
+from benchmark.records.results import Results
 
 from . import style
 

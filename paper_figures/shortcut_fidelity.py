@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from benchmark.results import Results
+from benchmark.records.results import Results
 
 from . import style
 
-NEEDS = "the fidelity probe's tables (benchmark.shortcut)"
+NEEDS = "the fidelity probe's tables (benchmark.fidelity)"
 KINDS = {"shortcut": (style.VERMILLION, True), "naive": (style.BLUE, False)}
 
 

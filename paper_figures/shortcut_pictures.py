@@ -12,11 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmark.results import Results
+from benchmark.records.results import Results
 
 from . import style
 
-NEEDS = "pictures and tables of the fidelity probe (benchmark.shortcut)"
+NEEDS = "pictures and tables of the fidelity probe (benchmark.fidelity)"
 
 
 def figure(results: Results) -> Figure | None:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from benchmark.results import Results
+from benchmark.records.results import Results
 
 WIDTH = 7.2  # inches, two columns of a paper
 GREY, FAINT = "#666666", "#c8c8c8"

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmark.claims import Efficiency, efficiency
-from benchmark.results import Results
+from benchmark.findings.claims import Efficiency, efficiency
+from benchmark.records.results import Results
 
 from . import curves, style
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark.profile import Profile
-from benchmark.protocol import PROTOCOL_VERSION
-from benchmark.results import Results
+from benchmark.records.profile import Profile
+from benchmark.records.protocol import PROTOCOL_VERSION
+from benchmark.records.results import Results
 
 PROFILES = Path(__file__).parents[1] / "profiles"
 KEY = ["variant", "reward", "seed"]

@@ -14,8 +14,8 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from benchmark.profile import CellKey, Profile, rate_file
-from benchmark.protocol import PROTOCOL_VERSION
+from benchmark.records.profile import CellKey, Profile, rate_file
+from benchmark.records.protocol import PROTOCOL_VERSION
 from benchmark.records import Summary
 
 COUNTS = {"denoiser_forwards": 9000, "denoiser_backwards": 900, "denoiser_recomputations": 0, "decoder_forwards": 80,
@@ -109,7 +109,7 @@ def write_probes(root: Path, profile: Profile, suite: str) -> None:
     pd.DataFrame(rows).to_csv(folder / f"gradients/{profile.gradients.reward}.csv", index=False)
     (folder / f"gradients/{profile.gradients.reward}.json").write_text("{}")
     (folder / "shortcut").mkdir()
-    for spacing in profile.shortcut.spacings:
+    for spacing in profile.fidelity.spacings:
         (folder / f"shortcut/{spacing}.json").write_text("{}")
         stretches = ["741->501", "481->261", "241->1", "four jumps", "ShortFT's chain"]
         jumps = [{"stretch": name, "shortcut": 0.1, "shortcut_low": 0.09, "shortcut_high": 0.11, "naive": 0.2,

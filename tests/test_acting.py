@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import methods
-from benchmark.acting import acting_at, parts
-from benchmark.cell import build_executor as build_suite_executor
+from benchmark.probes.placement import acting_at, parts
+from benchmark.training.cell import build_executor as build_suite_executor
 from benchmark.config import resolve
 from tests.conftest import build_executor
 
@@ -57,7 +57,7 @@ def test_the_command(tmp_path):
     for parameter in executor.policy.parameters():
         torch.nn.init.normal_(parameter, std=0.03)
     executor.policy.save_lora(tmp_path / "loras/mini/symmetry/draft")
-    line = [sys.executable, "-m", "benchmark.acting", "--reward", "symmetry", "--prompts", "8", "--out", str(tmp_path)]
+    line = [sys.executable, "-m", "benchmark.placement", "--reward", "symmetry", "--prompts", "8", "--out", str(tmp_path)]
     result = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
     table = pd.read_csv(tmp_path / "mini/acting/symmetry.csv").set_index(["variant", "steps"])
@@ -67,6 +67,6 @@ def test_the_command(tmp_path):
 
 def test_bad_input_is_one_line(tmp_path):
     for arguments in (["--out", str(tmp_path)], ["--params", "no.yaml"]):
-        line = [sys.executable, "-m", "benchmark.acting", *arguments]
+        line = [sys.executable, "-m", "benchmark.placement", *arguments]
         result = subprocess.run(line, capture_output=True, text=True, timeout=100, check=False)
         assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1), result.stderr

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.claims import Claim, Efficiency, Rule, efficiency, judge, markdown, overview, read_claims
-from benchmark.profile import CellKey, Profile, ProfileError
-from benchmark.results import Results
+from benchmark.findings.claims import Claim, Efficiency, Rule, efficiency, judge, markdown, overview, read_claims
+from benchmark.records.profile import CellKey, Profile, ProfileError
+from benchmark.records.results import Results
 from benchmark.statistics import Interval, crossed_interval
 from tests.synthetic import write_cell, write_tree
 

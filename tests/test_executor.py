@@ -8,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import methods
 from benchmark.diffusion import CLEAN, Hop, describe, sampler_plan
-from benchmark.ledger import Ledger, count_operations
+from benchmark.diffusion.ledger import Ledger, count_operations
 from methods import Batch
 
 

@@ -12,9 +12,9 @@ from matplotlib.patches import Arc
 from PIL import Image
 from typer.testing import CliRunner
 
-from benchmark.profile import Profile
+from benchmark.records.profile import Profile
 from benchmark.records import read_json, write_json
-from benchmark.results import Results
+from benchmark.records.results import Results
 from paper_figures import FIGURES, chain_length, chains, curves, find, forest, frontier, samples, style, time_to_target
 from paper_figures import reward_against_compute as against_compute
 from paper_figures import reward_against_seconds as against_seconds

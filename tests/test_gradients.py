@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark.gradients import Moments, figures, phases, split
+from benchmark.probes.gradients import Moments, figures, phases, split
 from benchmark.statistics import normalised_variance
 from methods import find
 

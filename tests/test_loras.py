@@ -2,7 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmark.profile import Profile
+from benchmark.records.profile import Profile
 from tests.synthetic import write_cell
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.profile import Profile
+from benchmark.records.profile import Profile
 from tests.synthetic import write_tree
 
 pytestmark = pytest.mark.slow

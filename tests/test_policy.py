@@ -4,7 +4,7 @@ from conftest import PROMPTS, build_executor, embed, noise, randomise, tiny_unet
 from diffusers import StableDiffusionPipeline
 
 from benchmark.diffusion import Executor, Hop, Policy, sampler_plan
-from benchmark.ledger import count_operations
+from benchmark.diffusion.ledger import count_operations
 
 
 def test_the_lora_of_one_slot_loads_in_plain_diffusers(pipeline, tmp_path):

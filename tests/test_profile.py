@@ -5,7 +5,7 @@ import yaml
 
 import methods
 from benchmark.config import resolve
-from benchmark.profile import Profile, ProfileError, method_names, read_rates
+from benchmark.records.profile import Profile, ProfileError, method_names, read_rates
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 from typer.testing import CliRunner
 
-from benchmark.ledger import measure
+from benchmark.diffusion.ledger import measure
 from benchmark.rewards import RewardError
 from benchmark.rewards.__main__ import app
 from benchmark.rewards.published import PUBLISHED, load

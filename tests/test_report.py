@@ -15,9 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark import tables
-from benchmark.profile import Profile
-from benchmark.report.__main__ import app
-from benchmark.report.page import code, join, ranges, scale
+from benchmark.records.profile import Profile
+from benchmark.report import app
+from benchmark.findings.report.page import code, join, ranges, scale
 from tests.synthetic import write_tree
 
 SMOKE = Path("profiles/smoke.yaml")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmark.ledger import Ledger
+from benchmark.diffusion.ledger import Ledger
 from benchmark.rewards import PIXEL_REWARDS, Counted, combine, names_in
 from benchmark.suites.mini import world
 

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import methods
-from benchmark.cell import Cell
+from benchmark.training.cell import Cell
 from benchmark.config import resolve
-from benchmark.reader import read_tree
+from benchmark.records.reader import read_tree
 from benchmark.records import Summary
 from benchmark.run import app
 from benchmark.suites.mini import card

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 
 import methods
 from benchmark import gradients, records, shortcut, suites, tune
-from benchmark.cell import Cell, build_executor
+from benchmark.training.cell import Cell, build_executor
 from benchmark.config import resolve
 from benchmark.diffusion import sampler_plan
-from benchmark.profile import Profile
-from benchmark.reader import read_tree
-from benchmark.results import Results
+from benchmark.records.profile import Profile
+from benchmark.records.reader import read_tree
+from benchmark.records.results import Results
 from benchmark.rewards.published.pickscore import PickScore
 from benchmark.run import app, training_timesteps
 from benchmark.suites import SuiteError

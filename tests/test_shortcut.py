@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark.shortcut import chains, errors, stretches
+from benchmark.probes.fidelity import chains, errors, stretches
 
 LEADING = list(range(981, 0, -20))
 

@@ -8,7 +8,7 @@ from diffusers import StableDiffusionPipeline
 
 from benchmark import suites
 from benchmark.diffusion import Executor, Policy, sampler_plan
-from benchmark.ledger import measure
+from benchmark.diffusion.ledger import measure
 from benchmark.suites import SuiteError
 from benchmark.suites.mini import card, check, world
 

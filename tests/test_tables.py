@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from benchmark import tables
-from benchmark.profile import Profile
+from benchmark.records.profile import Profile
 from benchmark.records import read_json, write_json
-from benchmark.results import Results
-from benchmark.tables import curves as along
-from benchmark.tables import matrix, probes
-from benchmark.tables.readme import MARKS
+from benchmark.records.results import Results
+from benchmark.findings.tables import curves as along
+from benchmark.findings.tables import matrix, probes
+from benchmark.findings.tables.readme import MARKS
 from tests.synthetic import write_tree
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from conftest import brightness, build_executor, embed, tiny_unet
 import methods
 from benchmark.config import resolve
 from benchmark.rewards import Reward
-from benchmark.trainer import Diverged, Trainer
+from benchmark.training.trainer import Diverged, Trainer
 
 
 class Breaking(Reward):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmark.profile import read_rates
+from benchmark.records.profile import read_rates
 from benchmark.tune import grown, winners
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 
-from ..ledger import Ledger, measure
+from .ledger import Ledger, measure
 from .plan import CLEAN, END, Hop, Plan
 from .policy import Policy
 

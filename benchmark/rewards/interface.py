@@ -6,7 +6,7 @@ import abc
 
 import torch
 
-from ..ledger import Ledger, measure
+from ..diffusion.ledger import Ledger, measure
 
 
 class RewardError(Exception):

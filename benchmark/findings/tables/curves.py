@@ -7,8 +7,8 @@ import pandas as pd
 from scipy import stats
 
 from ..claims import arrivals, efficiency
-from ..results import Results
-from ..statistics import Interval
+from ...records.results import Results
+from ...statistics import Interval
 from .table import NOT_MEASURED, Table
 
 

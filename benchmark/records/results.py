@@ -19,9 +19,10 @@ import pandas as pd
 from .profile import CellKey, Profile, ProfileError, rate_file, read_rates
 from .protocol import PROTOCOL_VERSION
 from .reader import BadRun, paired_scores, read_csv, read_tree
-from .records import file_name, read_json
+from .files import file_name, read_json
 
 GPU_COLUMNS = {"variant", "batch", "seconds", "images_per_second", "peak_mb", "ratio", "share"}
+EARLIER = {"fidelity": "shortcut", "placement": "acting"}  # names of the probes' folders in older trees
 COST_COLUMNS = ("forwards", "backwards", "recomputations", "operations", "seconds", "ratio", "peak_mb", "step_mb")
 
 
@@ -117,10 +118,10 @@ class Results:
             [key for folder, key in cells.items() if folder not in found],
         )  # fmt: skip
         _ = results.gradients, results.cost  # so that what is wrong with the probes is listed from the start
-        for spacing in profile.shortcut.spacings:
+        for spacing in profile.fidelity.spacings:
             _ = results.jumps(spacing), results.images(spacing)
         for reward in results.rewards():
-            results.acting(reward)
+            results.placement(reward)
         return results
 
     # -- the matrix
@@ -185,6 +186,8 @@ class Results:
     def _table(self, *path: str, settings: str, numbers: str, texts: str) -> pd.DataFrame | None:
         """A probe's table with at least these columns; ``settings``: the file beside it that says how it was made."""
         file = self.root.joinpath(self.suite, *path)
+        if not file.exists() and path[0] in EARLIER:
+            file = self.root.joinpath(self.suite, EARLIER[path[0]], *path[1:])
         if not file.exists() or (read_json(file.parent / settings) or {}).get("random_weights"):
             return None  # of models with random weights: no result
         try:
@@ -206,21 +209,21 @@ class Results:
         return self._table("gradients", f"{name}.csv", settings=f"{name}.json", numbers=numbers, texts="method slot")
 
     def jumps(self, spacing: str = "leading") -> pd.DataFrame | None:
-        """Errors of the few-step model's jumps and of naive ones (``benchmark.shortcut``)."""
+        """Errors of the few-step model's jumps and of naive ones (``benchmark.fidelity``)."""
         numbers = "shortcut shortcut_low shortcut_high naive naive_low naive_high ratio ratio_low ratio_high"
         file = f"jumps-{spacing}.csv"
-        return self._table("shortcut", file, settings=f"{spacing}.json", numbers=numbers, texts="stretch")
+        return self._table("fidelity", file, settings=f"{spacing}.json", numbers=numbers, texts="stretch")
 
     def images(self, spacing: str = "leading") -> pd.DataFrame | None:
-        """Rewards of images of shortened chains (``benchmark.shortcut``)."""
+        """Rewards of images of shortened chains (``benchmark.fidelity``)."""
         numbers = "error mean change change_low change_high absolute_change absolute_change_low absolute_change_high"
         file = f"images-{spacing}.csv"
-        return self._table("shortcut", file, settings=f"{spacing}.json", numbers=numbers, texts="chain reward")
+        return self._table("fidelity", file, settings=f"{spacing}.json", numbers=numbers, texts="chain reward")
 
-    def acting(self, reward: str) -> pd.DataFrame | None:
-        """Gains of tuned LoRAs that are on at some steps of the sampler alone (``benchmark.acting``)."""
+    def placement(self, reward: str) -> pd.DataFrame | None:
+        """Gains of tuned LoRAs that are on at some steps of the sampler alone (``benchmark.placement``)."""
         name, numbers = file_name(reward), "gain gain_low gain_high"
-        return self._table("acting", f"{name}.csv", settings=f"{name}.json", numbers=numbers, texts="variant steps")
+        return self._table("placement", f"{name}.csv", settings=f"{name}.json", numbers=numbers, texts="variant steps")
 
     @cached_property
     def cost(self) -> pd.DataFrame | None:

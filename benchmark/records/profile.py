@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import itertools
 import json
-import pkgutil
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .records import file_name, run_folder
+import methods
+
+from ..errors import InputError
+from .files import file_name, run_folder
 
 
-class ProfileError(Exception):
-    """A profile, or what it leads to, is wrong; the message is one line."""
+class ProfileError(InputError):
+    """A profile, or what it leads to, is wrong."""
 
 
 class CellKey(NamedTuple):
@@ -64,7 +65,7 @@ class Gradients(BaseModel):
     methods: str
 
 
-class Shortcut(BaseModel):
+class Fidelity(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     prompts: int
     spacings: list[str]
@@ -89,7 +90,7 @@ class Profile(BaseModel):
     groups: dict[str, Group]
     tuning: Tuning
     gradients: Gradients
-    shortcut: Shortcut
+    fidelity: Fidelity
     cost: Cost
 
     @classmethod
@@ -112,7 +113,7 @@ class Profile(BaseModel):
             if key.variant not in profile.variants and key.variant not in profile.methods():
                 raise ProfileError(f"{path}: groups name {key.variant}, which 'variants' does not describe")
             method = profile.method(key.variant)
-            if ":" not in method and method not in (known := method_names()):
+            if ":" not in method and method not in (known := methods.names()):
                 raise ProfileError(f"{path}: there is no method {method}; valid: {', '.join(known)}")
         return profile
 
@@ -145,13 +146,6 @@ class Profile(BaseModel):
     def tuned(self, reward: str) -> list[str]:
         """The variants that the matrix has for a reward; every one of them is tuned."""
         return list(dict.fromkeys(key.variant for key in self.cells() if key.reward == reward))
-
-
-def method_names() -> list[str]:
-    """As ``methods.names``, which needs torch to import."""
-    files = pkgutil.iter_modules([str(Path(__file__).parents[1] / "methods")])
-    own = {module.name for module in files} - {"interface"}
-    return sorted(own | {entry.name for entry in entry_points(group="benchmark.methods")})
 
 
 def rate_file(root: Path, suite: str, reward: str) -> Path:

@@ -17,12 +17,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import methods
 
-from . import records, suites
-from .config import RunConfig, Settings, read_prompts
-from .diffusion import Executor, Plan, Policy, sampler_plan
+from .. import records, suites
+from ..config import RunConfig, Settings, read_prompts
+from ..diffusion import Executor, Plan, Policy, sampler_plan
 from .evaluation import VARIED, VARIED_ON_CURVE, Evaluation, evaluate
 from .pictures import before_and_after, thumbnails
-from .protocol import PROTOCOL_VERSION
+from ..records.protocol import PROTOCOL_VERSION
 from .trainer import LOG_COLUMNS, Diverged, Trainer
 
 ROOT = Path(__file__).parent

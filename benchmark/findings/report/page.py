@@ -22,8 +22,8 @@ from markupsafe import Markup, escape
 from paper_figures import FIGURES
 
 from ..claims import Claim, count, judge
-from ..records import SAMPLES, read_json
-from ..results import Results
+from ...records import SAMPLES, read_json
+from ...records.results import Results
 from ..tables import Table, build
 
 HERE = Path(__file__).parent

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..profile import Profile, ProfileError
-from ..results import Results
+from ...records.profile import Profile, ProfileError
+from ...records.results import Results
 from . import curves, matrix, probes
 from .table import Table, write
 

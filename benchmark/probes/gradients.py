@@ -41,14 +41,14 @@ from rich.table import Table
 import methods
 from methods import Batch, DirectReward, Method
 
-from . import records
-from .cell import build_executor, code_fingerprint
-from .config import InputError, RunConfig, resolve, split_variant
-from .diffusion import Executor, Plan
-from .protocol import PROTOCOL_VERSION
-from .statistics import bootstrap_mean, normalised_variance
-from .suites import SuiteError
-from .trainer import Trainer
+from .. import records
+from ..training.cell import build_executor, code_fingerprint
+from ..config import InputError, RunConfig, resolve, split_variant
+from ..diffusion import Executor, Plan
+from ..records.protocol import PROTOCOL_VERSION
+from ..statistics import bootstrap_mean, normalised_variance
+from ..suites import SuiteError
+from ..training.trainer import Trainer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)

@@ -18,9 +18,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from scipy import stats
 
-from .profile import ProfileError
-from .results import Results
-from .statistics import (
+from ..records.profile import ProfileError
+from ..records.results import Results
+from ..statistics import (
     Interval,
     Reached,
     crossed_interval,

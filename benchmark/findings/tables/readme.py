@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from ..claims import overview
-from ..profile import ProfileError
-from ..records import write_text
-from ..results import Results
+from ...records.profile import ProfileError
+from ...records import write_text
+from ...records.results import Results
 from .matrix import cell_row, choice, interval_of, seeds_of
 from .probes import cost, gpu
 from .table import NOT_MEASURED, piped

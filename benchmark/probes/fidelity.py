@@ -32,16 +32,16 @@ from rich.table import Table
 
 import methods
 
-from . import records
-from .cell import build_executor
-from .config import InputError, resolve
-from .diffusion import Executor, Plan, sampler_plan
-from .evaluation import NOISE_SEED, noise
-from .pictures import save_jpeg
-from .protocol import PROTOCOL_VERSION
-from .records import SAMPLES
-from .statistics import Interval, bootstrap_mean, bootstrap_ratio
-from .suites import Suite, SuiteError
+from .. import records
+from ..training.cell import build_executor
+from ..config import InputError, resolve
+from ..diffusion import Executor, Plan, sampler_plan
+from ..training.evaluation import NOISE_SEED, noise
+from ..training.pictures import save_jpeg
+from ..records.protocol import PROTOCOL_VERSION
+from ..records import SAMPLES
+from ..statistics import Interval, bootstrap_mean, bootstrap_ratio
+from ..suites import Suite, SuiteError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..records import write_text
+from ...records import write_text
 
 NOT_MEASURED = "not measured"
 ONE_SEED = "†"

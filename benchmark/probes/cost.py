@@ -33,11 +33,11 @@ from rich.table import Table
 
 import methods
 
-from .cell import Cell
-from .config import InputError, resolve, split_variant
-from .profile import Profile, ProfileError
-from .records import environment, peak_memory_mb, write_json
-from .suites import SuiteError
+from ..training.cell import Cell
+from ..config import InputError, resolve, split_variant
+from ..records.profile import Profile, ProfileError
+from ..records import environment, peak_memory_mb, write_json
+from ..suites import SuiteError
 
 console = Console(highlight=False)
 if not console.is_terminal:

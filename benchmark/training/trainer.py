@@ -13,10 +13,10 @@ from accelerate import Accelerator
 
 from methods import Batch, Method
 
-from .config import Budget, InputError, RunConfig
-from .diffusion import Executor
-from .rewards import Counted, Reward
-from .suites import Suite
+from ..config import Budget, InputError, RunConfig
+from ..diffusion import Executor
+from ..rewards import Counted, Reward
+from ..suites import Suite
 
 LOG_COLUMNS = ("step", "reward", "grad_norm", "progress", "operations", "images", "seconds")
 

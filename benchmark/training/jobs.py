@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from .cell import finished
-from .config import RunConfig
-from .records import Summary
+from ..config import RunConfig
+from ..records import Summary
 
 
 @dataclasses.dataclass(frozen=True)

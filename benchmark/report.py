@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from ..claims import read_claims
-from ..profile import ProfileError
-from ..records import write_text
-from ..tables import open_results
-from .page import page
+from .findings.claims import read_claims
+from .records.profile import ProfileError
+from .records import write_text
+from .findings.tables import open_results
+from .findings.report.page import page
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

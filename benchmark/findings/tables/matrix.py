@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ..results import Results
-from ..statistics import Interval, crossed_interval, iqm
+from ...records.results import Results
+from ...statistics import Interval, crossed_interval, iqm
 from .table import NOT_MEASURED, ONE_SEED, Table
 
 PUBLISHED = yaml.safe_load(Path(__file__).parents[1].joinpath("published.yaml").read_text(encoding="utf-8"))

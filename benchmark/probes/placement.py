@@ -23,15 +23,15 @@ from rich.table import Table
 import methods
 from methods import Method
 
-from . import records
-from .cell import build_executor
-from .config import InputError, resolve
-from .diffusion import Plan, sampler_plan
-from .evaluation import score
-from .profile import Profile, ProfileError
-from .protocol import PROTOCOL_VERSION
-from .statistics import crossed_interval
-from .suites import SuiteError
+from .. import records
+from ..training.cell import build_executor
+from ..config import InputError, resolve
+from ..diffusion import Plan, sampler_plan
+from ..training.evaluation import score
+from ..records.profile import Profile, ProfileError
+from ..records.protocol import PROTOCOL_VERSION
+from ..statistics import crossed_interval
+from ..suites import SuiteError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False)

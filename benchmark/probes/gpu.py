@@ -36,15 +36,15 @@ from rich.table import Table
 
 import methods
 
-from .cell import build_executor
-from .config import InputError, RunConfig, resolve, split_variant
+from ..training.cell import build_executor
+from ..config import InputError, RunConfig, resolve, split_variant
 from .cost import make_call, record_calls, seconds_of
-from .diffusion import Executor
-from .records import environment, read_json, write_json
-from .run import check_device
-from .suites import Suite, SuiteError
-from .suites.sd15 import random_weights
-from .trainer import Diverged, Trainer
+from ..diffusion import Executor
+from ..records import environment, read_json, write_json
+from ..run import check_device
+from ..suites import Suite, SuiteError
+from ..suites.sd15 import random_weights
+from ..training.trainer import Diverged, Trainer
 
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:

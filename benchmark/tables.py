@@ -15,11 +15,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..claims import judge, markdown, read_claims
-from ..profile import ProfileError
-from ..records import write_json, write_text
-from . import build, open_results, write
-from .readme import blocks, into_readme
+from .findings.claims import judge, markdown, read_claims
+from .records.profile import ProfileError
+from .records import write_json, write_text
+from .findings.tables import build, open_results, write
+from .findings.tables.readme import blocks, into_readme
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)

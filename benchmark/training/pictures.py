@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .config import RunConfig
-from .diffusion import Executor
+from ..config import RunConfig
+from ..diffusion import Executor
 from .evaluation import Evaluation
-from .ledger import Ledger
-from .records import SAMPLES
+from ..diffusion.ledger import Ledger
+from ..records import SAMPLES
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from .records import RECORD_VERSION, Summary, read_json
+from .files import RECORD_VERSION, Summary, read_json
 
 MARKS = ("run.json", "summary.json", "checkpoint.pt", "scores.csv")  # a folder with any of these is meant as a run
 

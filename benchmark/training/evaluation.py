@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .diffusion import Executor, Plan
-from .ledger import Ledger
-from .suites import Suite
+from ..diffusion import Executor, Plan
+from ..diffusion.ledger import Ledger
+from ..suites import Suite
 
 NOISE_SEED = 20_000  # of evaluations; the same for every run, so that scores are paired over methods and seeds
 VARIED, VARIED_ON_CURVE, IMAGES_EACH = 32, 8, 4  # diversity: prompts, prompts at a point of a curve, images of each

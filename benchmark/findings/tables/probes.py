@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..results import Results
-from ..statistics import Interval
+from ...records.results import Results
+from ...statistics import Interval
 from .table import Table
 
 
@@ -103,7 +103,7 @@ def acting(results: Results) -> Table:
     """Where along the chain a tuned LoRA acts."""
     title, frames, shown = f"Where a LoRA earns its reward, suite {results.suite}", [], []
     for reward in results.rewards():
-        table = results.acting(reward)
+        table = results.placement(reward)
         if table is None:
             continue
         frames.append(table.assign(reward=reward))
