@@ -5,4 +5,4 @@ import os
 # transformers greets every import with advice about torchvision, which nothing here uses.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-from . import torchvision_quirk  # noqa: F401  before anything imports torchvision
+from . import moved, torchvision_quirk  # noqa: F401  before anything imports torchvision

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_serializer
 
 import methods
 from methods import Method
 
 from . import suites
-from .records.profile import Profile, ProfileError, rate_file, read_rates
+from .errors import InputError, unknown
 from .records import run_folder
+from .records.profile import Profile, rate_file, read_rates
 from .rewards import canonical
-
-
-class InputError(Exception):
-    """The user's input is wrong; the message is one line: what was wrong, what was expected, what to do."""
-
-
-def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
-    """The error for a name that does not exist: the nearest valid one, and all of them."""
-    valid = list(valid)
-    near = difflib.get_close_matches(name.replace("-", "_"), valid, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return InputError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(valid)}")
 
 
 class Budget(BaseModel):
@@ -140,10 +128,11 @@ class RunConfig(_Recorded):
         """``root/suite/reward/method/seed-n``, with a hash of all that differs from the suite's standard run."""
         suite = suites.find(self.suite)
         standard = RunConfig(
-            suite=self.suite, method=self.method, reward=self.reward, seed=self.seed, device=self.device,
-            budget=suite.standard_budget, options=methods.find(self.method)().model_dump(mode="json"),
+            **self.model_dump(include={"suite", "method", "reward", "seed", "device"}),
+            budget=suite.standard_budget,
+            options=methods.find(self.method)().model_dump(mode="json"),
             settings=Settings(**suite.defaults(self.device)),
-        )  # fmt: skip
+        )
         seed = str(self.seed)
         if self != standard:
             text = json.dumps(self.model_dump(mode="json", exclude={"device"}), sort_keys=True)
@@ -167,9 +156,15 @@ def _first_problem(error: ValidationError, prefix: str) -> InputError:
 
 
 def resolve(
-    suite: str, method: str, reward: str, seed: int, budget: str | None, device: str, prompts: str | None,
+    suite: str,
+    method: str,
+    reward: str,
+    seed: int,
+    budget: str | None,
+    device: str,
+    prompts: str | None,
     overrides: list[str],
-) -> RunConfig:  # fmt: skip
+) -> RunConfig:
     """The configuration of a command line; InputError for the first thing that is wrong with it."""
     if suite not in suites.names():
         raise unknown("suite", suite, suites.names())
@@ -222,21 +217,17 @@ def resolve(
         raise InputError(str(error)) from None
     if not 0 <= seed < 2**63:
         raise InputError(f"seed must be 0 or more and below 2**63, got {seed}")
-    return RunConfig(
-        suite=suite, method=method, reward=reward, seed=seed, budget=budget,
-        device=device, prompts=prompts, settings=settings, options=built.model_dump(mode="json"),
-        suite_options=chosen.options.model_dump(mode="json", exclude_defaults=True),
-    )  # fmt: skip
+    options = {"options": built.model_dump(mode="json")}
+    options |= {"suite_options": chosen.options.model_dump(mode="json", exclude_defaults=True)}
+    where = {"suite": suite, "device": device, "prompts": prompts}
+    return RunConfig(method=method, reward=reward, seed=seed, budget=budget, settings=settings, **where, **options)
 
 
 def resolve_cell(
-    profile: Profile, suite: str, variant: str, reward: str, seed: int, device: str, out: Path,
-) -> tuple[RunConfig, Path]:  # fmt: skip
+    profile: Profile, suite: str, variant: str, reward: str, seed: int, device: str, out: Path
+) -> tuple[RunConfig, Path]:
     """The configuration and folder of a profile's variant, with its tuned learning rate from below ``out``."""
-    try:
-        rates = read_rates(rate_file(out, suite, reward))
-    except ProfileError as error:
-        raise InputError(str(error)) from None
+    rates = read_rates(rate_file(out, suite, reward))
     variant = variant.replace("-", "_") if variant.replace("-", "_") in methods.names() else variant
     if variant not in [*profile.variants, *methods.names()]:
         raise unknown("variant", variant, [*profile.methods(), *profile.variants])
@@ -248,6 +239,19 @@ def resolve_cell(
     overrides = [*profile.overrides(variant), f"learning_rate={rates[variant]}"]
     config = resolve(suite, profile.method(variant), reward, seed, profile.budget, device, None, overrides)
     return config, run_folder(out, suite, config.reward, variant, seed)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that PyTorch does not see."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}; expected cpu, cuda or cuda:N")
+    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        gpus = torch.cuda.device_count()
+        raise InputError(f"--device {device}: this PyTorch sees {gpus} CUDA GPUs; use --device cpu")
 
 
 def split_variant(text: str) -> tuple[str, list[str]]:

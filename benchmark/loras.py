@@ -2,28 +2,24 @@
 
     python -m benchmark.loras --reward hps --seed 0         to results/loras/<suite>/<reward>/<variant>/
 
-A run leaves its LoRA beside its records, out of git; this copies it, and writes the card from the records.
+A run leaves its LoRA among its artifacts, out of git; this copies it, and writes the card from the records.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 import typer
-from rich.console import Console
 
 from . import suites
-from .records.profile import Profile, ProfileError
-from .records import SLOTS_FILE, file_name, read_json, write_text
+from .cli import command, console
+from .records import SLOTS_FILE, artifacts, file_name, read_json, write_text
+from .records.profile import Profile
 from .records.results import Results
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-console = Console(highlight=False, soft_wrap=True)
 
 ONE_SLOT = """pipeline.load_lora_weights("{folder}")"""
 SLOTS = """from benchmark.slots import attach_slots
@@ -37,14 +33,11 @@ def card(variant: str, run: pd.Series, target: Path, several: bool, params: Path
     environment = read_json(Path(run.folder) / "environment.json") or {}
     settings = config.get("config", {})
     load = (SLOTS if several else ONE_SLOT).format(folder=target.as_posix())
-    changes = {
-        f"target reward ({run.reward})": (run.reward_before, run.reward_after),
-        "oracle of truth": (run.oracle_before, run.oracle_after),
-        "diversity": (run.diversity_before, run.diversity_after),
-    } | {
-        f"{name[8:-6]} (not trained)": (run[f"{name[:-6]}.before"], run[name])
-        for name in run.index if name.startswith("heldout.") and name.endswith(".after") and pd.notna(run[name])
-    }  # fmt: skip
+    changes = {f"target reward ({run.reward})": (run.reward_before, run.reward_after)}
+    changes |= {"oracle of truth": (run.oracle_before, run.oracle_after)}
+    changes |= {"diversity": (run.diversity_before, run.diversity_after)}
+    held_out = [name for name in run.index if name.startswith("heldout.") and name.endswith(".after")]
+    changes |= {f"{n[8:-6]} (not trained)": (run[f"{n[:-6]}.before"], run[n]) for n in held_out if pd.notna(run[n])}
     table = "\n".join(f"| {name} | {a:.4f} | {b:.4f} | {b - a:+.4f} |" for name, (a, b) in changes.items())
     options = json.dumps(settings.get("options", {}) | settings.get("settings", {}), sort_keys=True)
     command = (
@@ -76,7 +69,7 @@ pipeline = StableDiffusionPipeline.from_pretrained("{suites.kind(run.suite).pipe
 """
 
 
-@app.command()
+@command
 def main(
     params: Annotated[Path, typer.Option(help="The profile.")] = Path("params.yaml"),
     results: Annotated[Path, typer.Option(help="The folder with the records and, beside them, the LoRAs.")] = Path(
@@ -85,18 +78,13 @@ def main(
     suite: Annotated[str, typer.Option(help="As of benchmark.run.")] = "mini",
     reward: Annotated[str, typer.Option(help="As of benchmark.run.")] = "hps",
     seed: Annotated[int, typer.Option(help="Which runs.")] = 0,
-) -> None:
+) -> int:
     """Collect the LoRAs of every variant on a reward, each with its card."""
-    try:
-        loaded = Results.read(results, Profile.read(params), suite)
-    except ProfileError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    made = 0
+    loaded, made = Results.read(results, Profile.read(params), suite), 0
     for variant in loaded.variants():
         runs = loaded.of(variant, reward)
         for _, run in runs[runs.seed == seed].iterrows() if len(runs) else ():
-            source = Path(run.folder) / "lora"
+            source = artifacts(results, Path(run.folder)) / "lora"
             if not source.is_dir():
                 console.print(f"{variant}: no LoRA in {source}; it lies on the machine that ran it")
                 continue
@@ -106,8 +94,8 @@ def main(
             write_text(target / "README.md", card(variant, run, target, (source / SLOTS_FILE).exists(), params))
             made += 1
     console.print(f"{made} LoRAs with cards in {results / 'loras' / suite / file_name(reward)}")
-    raise typer.Exit(0 if made else 1)
+    return 0 if made else 1
 
 
 if __name__ == "__main__":
-    app()
+    main()

@@ -14,39 +14,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
 import torch
 import typer
 from diffusers import DDIMScheduler
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 import methods
 
 from . import records, suites
-from .training.cell import Cell, finished, identity
-from .config import InputError, RunConfig, read_prompts, resolve, resolve_cell
+from .cli import command, console, show
+from .config import RunConfig, check_device, read_prompts, resolve, resolve_cell
 from .diffusion import describe
-from .records.profile import Profile, ProfileError
-from .suites import Suite, SuiteError
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-console = Console(highlight=False, soft_wrap=True)
-
-
-def check_device(device: str) -> None:
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise InputError(f"unknown device {device!r}; expected cpu, cuda or cuda:N") from None
-    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"--device {device}: this PyTorch sees {torch.cuda.device_count()} CUDA GPUs; use --device cpu"
-        )
-    if kind not in ("cpu", "cuda"):
-        raise InputError(f"unknown device {device!r}; expected cpu, cuda or cuda:N")
+from .errors import InputError
+from .records.profile import Profile
+from .rewards import PIXEL_REWARDS
+from .suites import Suite
+from .training.cell import Cell
+from .training.identity import finished, identity
 
 
 def check_plan(config: RunConfig, timesteps: list[int]) -> None:
@@ -69,17 +54,14 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"results folder {folder} cannot be written: no permission in {existing}; choose --out DIR")
 
 
-def identity_of(folder: Path) -> dict | None:
-    """What a folder's records belong to, by its checkpoint where its records were taken away."""
-    there, checkpoint = records.read_json(folder / "run.json"), folder / "checkpoint.pt"
+def check_folder(folder: Path, checkpoint: Path, now: dict, device: str) -> None:
+    """Refuse a folder that other settings or code made, or a half-done run of other arithmetic.
+
+    Where its records were taken away, the checkpoint says what the run was.
+    """
+    there = records.read_json(folder / "run.json")
     if there is None and checkpoint.exists():
         there = torch.load(checkpoint, weights_only=True)["identity"]
-    return there
-
-
-def check_folder(folder: Path, now: dict, device: str) -> None:
-    """Refuse a folder that other settings or code made, or a half-done run of other arithmetic."""
-    there = identity_of(folder)
     if there is None:
         return
     anew = "start anew with --force, or choose --out DIR"
@@ -93,7 +75,7 @@ def check_folder(folder: Path, now: dict, device: str) -> None:
             change = ": " + ", ".join(f"{n} was {flat_there.get(n)}, is {flat_now[n]}" for n in names)
         raise InputError(f"{folder} was made by other {part}{change}; {anew}")
     before = records.read_json(folder / "environment.json")
-    if before and (folder / "checkpoint.pt").exists():
+    if before and checkpoint.exists():
         current = records.environment(device)
         for what in ("device", "threads"):
             if before.get(what) != current[what]:
@@ -114,51 +96,39 @@ def headline(config: RunConfig, suite: Suite) -> str:
     return line
 
 
+def first_line(thing: type) -> str:
+    return thing.__doc__.strip().splitlines()[0]
+
+
 def print_list() -> None:
-    for kind, rows in (
-        ("Methods", {name: methods.find(name).__doc__.strip().splitlines()[0] for name in methods.names()}),
-        ("Suites", {name: suites.find(name).title for name in suites.names()}),
-    ):
-        table = Table(title=kind, title_justify="left", show_header=False, box=None)
-        for name, line in rows.items():
-            table.add_row(f"[bold]{name}", line)
-        console.print(table)
-    for name in suites.names():
-        suite = suites.find(name)
-        table = Table(title=f"Rewards of {name}", title_justify="left", show_header=False, box=None)
-        rows = suite.learned_rewards | {
-            pixel: cls.__doc__.strip().splitlines()[0] for pixel, cls in suites.interface.PIXEL_REWARDS.items()
-        }
-        for reward, line in (rows | suite.combinations).items():
-            table.add_row(f"[bold]{reward}", line)
-        console.print(table)
+    chosen = {name: suites.find(name) for name in suites.names()}
+    tables = {"Methods": {name: first_line(methods.find(name)) for name in methods.names()}}
+    tables |= {"Suites": {name: suite.title for name, suite in chosen.items()}}
+    pixels = {name: first_line(cls) for name, cls in PIXEL_REWARDS.items()}
+    tables |= {f"Rewards of {name}": s.learned_rewards | pixels | s.combinations for name, s in chosen.items()}
+    for title, rows in tables.items():
+        show(title, pd.DataFrame(list(rows.items())), head=False)
 
 
 def print_method(name: str, cls: type[methods.Method]) -> None:
     """What a method is, from its file, and its options."""
-    console.print((inspect.getmodule(cls).__doc__ or cls.__doc__ or "").strip(), markup=False, highlight=False)
-    table = Table(title=f"Options of {name}: --set name=value", title_justify="left")
-    for column in ("name", "default", "what it is [where the default comes from]"):
-        table.add_column(column)
-    for option, field in cls.model_fields.items():
-        table.add_row(option, str(field.default), escape(field.description or ""))
-    console.print(table)
+    console.print((inspect.getmodule(cls).__doc__ or cls.__doc__ or "").strip(), markup=False)
+    about = "what it is [where the default comes from]"
+    rows = [
+        {"name": option, "default": str(field.default), about: escape(field.description or "")}
+        for option, field in cls.model_fields.items()
+    ]
+    show(f"Options of {name}: --set name=value", pd.DataFrame(rows, columns=["name", "default", about]))
 
 
 def print_dry_run(config: RunConfig, folder: Path, timesteps: list[int]) -> None:
     method = config.build_method()
     console.print(f"folder  {folder}")
     console.print(json.dumps(config.model_dump(mode="json"), indent=2))
-    if isinstance(method, methods.DirectReward):
-        seen = None
-        for progress in np.linspace(0, 1, 100, endpoint=False):
-            plan = method.plan(timesteps, torch.Generator().manual_seed(0), float(progress))
-            lines = describe(plan)
-            if lines != seen:
-                trained = ", ".join(map(str, method.trained_slots(float(progress))))
-                console.print(f"plan from {progress:.0%} of the budget (LoRA slots that are trained: {trained})")
-                console.print("\n".join(f"  {line}" for line in lines))
-                seen = lines
+    for progress, plan in method.phases(timesteps) if isinstance(method, methods.DirectReward) else ():
+        trained = ", ".join(map(str, method.trained_slots(progress)))
+        console.print(f"plan from {progress:.0%} of the budget (LoRA slots that are trained: {trained})")
+        console.print("\n".join(f"  {line}" for line in describe(plan)))
 
 
 def training_timesteps(suite: Suite, config: RunConfig) -> list[int]:
@@ -168,37 +138,30 @@ def training_timesteps(suite: Suite, config: RunConfig) -> list[int]:
     return scheduler.timesteps.tolist()
 
 
-def print_summary(summary: records.Summary, folder: Path) -> None:
+def print_summary(summary: records.Summary, folder: Path, artifacts: Path) -> None:
     """The run in a small table."""
-    table = Table(title=f"{summary.method} on {summary.reward}, suite {summary.suite}, seed {summary.seed}")
-    for column in ("held-out prompts", "before", "after", "change"):
-        table.add_column(column, justify="left" if column == "held-out prompts" else "right")
-
-    def row(name: str, before: float | None, after: float | None, error: float | None = None) -> None:
-        if before is None:
-            return
-        change = "" if after is None else f"{after - before:+.4f}" + (f" ± {error:.4f}" if error is not None else "")
-        table.add_row(name, f"{before:.4f}", "" if after is None else f"{after:.4f}", change)
-
-    row(f"reward ({summary.reward})", summary.reward_before, summary.reward_after, summary.reward_se)
-    row("oracle of truth", summary.oracle_before, summary.oracle_after, summary.oracle_se)
-    row("diversity", summary.diversity_before, summary.diversity_after)
-    for name, (before, after) in summary.heldout.items():
-        row(f"other reward: {name}", before, after)
-    for name, (before, after) in summary.combinations.items():
-        row(f"unseen combinations: {name}", before, after)
-    for name, (before, after) in summary.training.items():
-        row(f"training prompts: {name}", before, after)
-    console.print(table)
+    seen = {f"reward ({summary.reward})": (summary.reward_before, summary.reward_after, summary.reward_se)}
+    seen |= {"oracle of truth": (summary.oracle_before, summary.oracle_after, summary.oracle_se)}
+    seen |= {"diversity": (summary.diversity_before, summary.diversity_after)}
+    kinds = {"other reward": "heldout", "unseen combinations": "combinations", "training prompts": "training"}
+    seen |= {f"{kind}: {n}": pair for kind, field in kinds.items() for n, pair in getattr(summary, field).items()}
+    rows = []
+    for name, (before, after, *error) in seen.items():
+        if before is not None:
+            change = "" if after is None else f"{after - before:+.4f}"
+            change += "".join(f" ± {e:.4f}" for e in error if e is not None)
+            rows.append({"held-out prompts": name, "before": before, "after": after, "change": change})
+    title = f"{summary.method} on {summary.reward}, suite {summary.suite}, seed {summary.seed}"
+    show(title, pd.DataFrame(rows), {"before": ".4f", "after": ".4f", "change": ""})
     console.print(
         f"{summary.status}: {summary.steps} steps, {summary.seconds:.0f} s, {summary.operations / 1e12:.1f} TFLOP, "
         f"{summary.images} images, {summary.denoiser_forwards} denoiser forwards, "
         f"{summary.denoiser_backwards} backwards (± is the standard error over prompts)"
     )
-    console.print(f"folder  {folder}")
+    console.print(f"folder  {folder}\nLoRA and pictures  {artifacts}")
 
 
-@app.command()
+@command
 def main(
     method: Annotated[
         str, typer.Option(help="Which method: --list names them; or your own, as package.module:Class.")
@@ -239,33 +202,26 @@ def main(
         Path | None,
         typer.Option(help="A profile (params.yaml): --method may be one of its variants; its budget and tuned rate."),
     ] = None,
-) -> None:
+) -> int:
     """Tune a text-to-image diffusion model towards a reward, and measure it on held-out prompts.
 
     The same command again resumes an interrupted run, or says that it is done.
     """
-    try:
-        if list_:
-            print_list()
-            raise typer.Exit(0)
-        folder = None
-        set_ = [*(set_ or []), *([f"model={model}"] if model else [])]
-        if params is None:
-            config = resolve(suite, method, reward, seed, budget, device, prompts, set_)
-        else:
-            if budget or prompts or set_:
-                raise InputError(
-                    "--params decides budget, prompts and settings; leave out --budget, --prompts, --model, --set"
-                )
-            config, folder = resolve_cell(Profile.read(params), suite, method, reward, seed, device, out)
-        if help_method:
-            print_method(config.method, methods.find(config.method))
-            raise typer.Exit(0)
-        code = launch(config, out, track, checkpoint_seconds, dry_run, force, replace, folder)
-    except (InputError, ProfileError, SuiteError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    raise typer.Exit(code)
+    if list_:
+        print_list()
+        return 0
+    folder = None
+    set_ = [*(set_ or []), *([f"model={model}"] if model else [])]
+    if params is None:
+        config = resolve(suite, method, reward, seed, budget, device, prompts, set_)
+    elif budget or prompts or set_:
+        raise InputError("--params decides budget, prompts and settings; leave out --budget, --prompts, --model, --set")
+    else:
+        config, folder = resolve_cell(Profile.read(params), suite, method, reward, seed, device, out)
+    if help_method:
+        print_method(config.method, methods.find(config.method))
+        return 0
+    return launch(config, out, track, checkpoint_seconds, dry_run, force, replace, folder)
 
 
 def launch(
@@ -290,25 +246,26 @@ def launch(
     chosen.check(config.reward, config.build_method().needs_shortcut)
     check_plan(config, training_timesteps(chosen, config))
     folder = folder or config.folder(out)
+    beside = records.artifacts(out, folder)
     if dry_run:
         console.print(headline(config, chosen))
         print_dry_run(config, folder, training_timesteps(chosen, config))
         return 0
     check_writable(folder)
     if force:
-        records.clear(folder)
+        records.clear(folder, beside)
     console.print(headline(config, chosen))
     done = finished(folder, config)
     if done:
-        print_summary(done, folder)
+        print_summary(done, folder, beside)
         console.print("this run is done; --force starts it anew")
         return 0
     try:
-        check_folder(folder, identity(config), config.device)
+        check_folder(folder, beside / "checkpoint.pt", identity(config), config.device)
     except InputError:
         if not replace:
             raise
-        records.clear(folder)
+        records.clear(folder, beside)
     cell = Cell(config, folder, out, console, track, checkpoint_seconds)
 
     def stop(signum, frame):
@@ -321,18 +278,18 @@ def launch(
     try:
         summary = cell()
     except KeyboardInterrupt:
-        console.print(f"interrupted; the same command goes on from the last checkpoint in {folder}")
+        console.print(f"interrupted; the same command goes on from the last checkpoint in {beside}")
         return 130
     except Exception as error:
         line = str(error).partition("\n")[0]
-        print(f"error: the run failed ({type(error).__name__}: {line}); see {folder}/error.txt", file=sys.stderr)
+        print(f"error: the run failed ({type(error).__name__}: {line}); see {beside}/error.txt", file=sys.stderr)
         return 1
     finally:
         for s, handler in zip((signal.SIGINT, signal.SIGTERM), previous, strict=True):
             signal.signal(s, handler)
     if summary is None:  # not the main process
         return 0
-    print_summary(summary, folder)
+    print_summary(summary, folder, beside)
     if summary.status == "interrupted":
         console.print("the same command goes on from here")
         return 130
@@ -340,4 +297,4 @@ def launch(
 
 
 if __name__ == "__main__":
-    app()
+    main()

@@ -23,6 +23,18 @@ class Interval(NamedTuple):
     def __format__(self, spec: str) -> str:
         return f"{format(self.value, spec)} [{format(self.low, spec)}, {format(self.high, spec)}]"
 
+    def row(self, name: str) -> dict[str, float]:
+        """As columns of a table: ``name``, ``name_low``, ``name_high``."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
+    def over(self, other: Interval) -> Interval:
+        """Ratio to another, both positive; from the ends of both, so wider than 95%."""
+        return Interval(self.value / other.value, self.low / other.high, self.high / other.low)
+
+    def less(self, other: Interval) -> Interval:
+        """Difference to another; from the ends of both, so wider than 95%."""
+        return Interval(self.value - other.value, self.low - other.high, self.high - other.low)
+
 
 class Reached(NamedTuple):
     """Where a curve reached a target.
@@ -35,6 +47,30 @@ class Reached(NamedTuple):
     cost: float
     before: float
     censored: bool
+
+
+class Efficiency(NamedTuple):
+    """Compute of another method's whole run over what each run of a method needs to get to where the other ends: to
+    reach, and keep to the next evaluation, the mean of the other's last evaluations.
+
+    ratios  (seeds,), by the evaluation that has it: at least this. Of a run that never has it: at most this
+    upper   (seeds,), by the evaluation before: at most this; infinite where it is there at the first evaluation
+    never   (seeds,), whether it never was
+    own     share of its run that each run of the other itself needs to get there; the whole of it where it never does
+    gained  whether the target is a gain: the interval of the other's change lies above zero
+    """
+
+    ratios: np.ndarray
+    upper: np.ndarray
+    never: np.ndarray
+    own: np.ndarray
+    gained: bool
+
+    def mean(self, inverted: bool) -> tuple[float, int]:
+        """Geometric mean over seeds, and whether it is a bound: 1 the true one is larger, -1 smaller, 0 it is none."""
+        side = int(np.isinf(self.upper).any()) - int(self.never.any())
+        value = float(stats.gmean(self.upper if side < 0 else self.ratios))
+        return (1 / value, -side) if inverted else (value, side)
 
 
 def iqm(scores: np.ndarray) -> float:
@@ -65,8 +101,8 @@ def crossed_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval:
     by_seed, by_prompt = scores.mean(1, keepdims=True), scores.mean(0, keepdims=True)
     rest = scores - by_seed - by_prompt + mean
     freedom = np.array([seeds - 1, prompts - 1, (seeds - 1) * (prompts - 1)])
-    squares = np.array([prompts * np.square(by_seed - mean).sum(), seeds * np.square(by_prompt - mean).sum(),
-                        np.square(rest).sum()]) / freedom  # fmt: skip
+    sums = [prompts * np.square(by_seed - mean).sum(), seeds * np.square(by_prompt - mean).sum(), np.square(rest).sum()]
+    squares = np.array(sums) / freedom
     total = max(squares[0] + squares[1] - squares[2], squares[2])
     if total <= 0:
         return Interval(float(mean), float(mean), float(mean))
@@ -77,16 +113,20 @@ def crossed_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval:
 
 def stratified_bootstrap(
     tasks: list[np.ndarray],
-    statistic: Callable[[list[np.ndarray]], float],
+    statistic: Callable[[list[np.ndarray]], np.ndarray],
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of a statistic pooled over tasks; seeds, the first axis, are resampled within each task."""
+    """Percentile interval of a statistic pooled over tasks (seeds,); seeds are resampled within each task.
+
+    statistic: of tasks (..., seeds), all resamples at once, gives (...).
+    """
     rng = np.random.default_rng(seed)
     tasks = [np.asarray(task, float) for task in tasks]
-    drawn = [statistic([task[rng.integers(len(task), size=len(task))] for task in tasks]) for _ in range(resamples)]
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    drawn = [[rng.integers(len(task), size=len(task)) for task in tasks] for _ in range(resamples)]
+    resampled = [task[np.array(indices)] for task, indices in zip(tasks, zip(*drawn, strict=True), strict=True)]
+    low, high = np.quantile(statistic(resampled), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(statistic(tasks)), float(low), float(high))
 
 
@@ -96,8 +136,7 @@ def geometric_mean(tasks: list[np.ndarray]) -> Interval:
     A single value has no interval: its ends are NaN.
     """
     logs = [np.log(np.asarray(task, float)) for task in tasks]
-    interval = stratified_bootstrap(logs, lambda drawn: float(np.mean([task.mean() for task in drawn])))
-    value, low, high = np.exp(interval)
+    value, low, high = np.exp(stratified_bootstrap(logs, lambda tasks: np.mean([task.mean(-1) for task in tasks], 0)))
     known = sum(map(len, logs)) > 1
     return Interval(float(value), float(low) if known else np.nan, float(high) if known else np.nan)
 
@@ -127,7 +166,7 @@ def normalised_variance(gram: np.ndarray, resamples: int = 2000, confidence: flo
     """tr Cov / |mu|^2 of independent vectors, from their dot products (N, N); a percentile interval over the vectors.
 
     |mu|^2 is the mean over pairs of different vectors, which is unbiased. Where it is not positive, the mean cannot be
-    told from zero and the figure is infinite.
+    told from zero and the number is infinite.
     """
     gram = np.asarray(gram, float)
     count = len(gram)
@@ -144,10 +183,10 @@ def normalised_variance(gram: np.ndarray, resamples: int = 2000, confidence: flo
     return Interval(float(ratio(np.ones((1, count)))[0]), float(low), float(high))
 
 
-def improvement(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Probability that a run of ours (seeds,) beats one of theirs (seeds,); a tie counts half."""
-    gap = np.subtract.outer(np.asarray(ours, float), np.asarray(theirs, float))
-    return float((gap > 0).mean() + (gap == 0).mean() / 2)
+def improvement(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Probability that a run of ours (..., seeds) beats one of theirs (..., seeds); a tie counts half."""
+    gap = np.asarray(ours, float)[..., :, None] - np.asarray(theirs, float)[..., None, :]
+    return (gap > 0).mean((-2, -1)) + (gap == 0).mean((-2, -1)) / 2
 
 
 def probability_of_improvement(
@@ -156,8 +195,8 @@ def probability_of_improvement(
     """Mean of ``improvement`` over tasks (a list of (seeds,) arrays each), with a stratified bootstrap interval."""
     count = len(ours)
 
-    def mean(tasks: list[np.ndarray]) -> float:
-        return float(np.mean([improvement(a, b) for a, b in zip(tasks[:count], tasks[count:], strict=True)]))
+    def mean(tasks: list[np.ndarray]) -> np.ndarray:
+        return np.mean([improvement(a, b) for a, b in zip(tasks[:count], tasks[count:], strict=True)], 0)
 
     return stratified_bootstrap([*ours, *theirs], mean, resamples, confidence, seed)
 

@@ -19,22 +19,17 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import typer
-from rich.console import Console
-from rich.table import Table
 
 import methods
 
-from .config import InputError, resolve, resolve_cell, split_variant
-from .training.jobs import Job, run_jobs
-from .records.profile import Profile, ProfileError
-from .records.reader import paired_scores
+from .cli import command, console, show
+from .config import resolve, resolve_cell, split_variant
+from .errors import InputError
 from .records import Summary, write_text
+from .records.profile import Profile
+from .records.reader import paired_scores
 from .statistics import Interval, crossed_interval
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-console = Console(highlight=False)
-if not console.is_terminal:
-    console.width = 150  # a log file has no width of its own
+from .training.jobs import Job, run_jobs
 
 
 def table_of(jobs: list[Job]) -> pd.DataFrame:
@@ -50,13 +45,12 @@ def table_of(jobs: list[Job]) -> pd.DataFrame:
     rows = []
     for (variant, reward, point), runs in groups.items():
         folders, split = [str(job.where) for job, _ in runs], runs[0][0].config.settings.split
-        row = {"method": variant, "reward": reward, "setting": point, "seeds": len(runs),
-               "learning_rate": runs[0][0].config.settings.learning_rate,
-               "diverged": sum(summary.status == "diverged" for _, summary in runs)}  # fmt: skip
+        diverged = sum(summary.status == "diverged" for _, summary in runs)
+        row = {"method": variant, "reward": reward, "setting": point, "seeds": len(runs)}
+        row |= {"learning_rate": runs[0][0].config.settings.learning_rate, "diverged": diverged}
         columns = {"change": reward} | ({"oracle": "oracle"} if runs[0][1].oracle_after is not None else {})
         for name, column in columns.items():
-            interval = crossed_interval(paired_scores(folders, column, split))
-            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+            row |= crossed_interval(paired_scores(folders, column, split)).row(name)
         row["diversity"] = np.mean([summary.diversity_after - summary.diversity_before for _, summary in runs])
         for name in ("steps", "seconds", "operations", "denoiser_forwards", "denoiser_backwards"):
             row[name] = np.mean([getattr(summary, name) for _, summary in runs])
@@ -67,19 +61,16 @@ def table_of(jobs: list[Job]) -> pd.DataFrame:
 def print_table(jobs: list[Job]) -> pd.DataFrame:
     """The table of the jobs, printed; also what is missing."""
     frame = table_of(jobs)
-    shown = Table(title="change on held-out prompts [95% interval]")
-    for column in ("method", "reward", "setting", "seeds", "change", "oracle", "diversity", "steps", "seconds"):
-        shown.add_column(column)
-    for row in frame.to_dict("records"):
-        changes = [
-            f"{Interval(row[c], row[c + '_low'], row[c + '_high']):+.3f}" if c in row else ""
-            for c in ("change", "oracle")
+    texts = {
+        name: [
+            f"{Interval(*ends):+.3f}" for ends in frame[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
         ]
-        shown.add_row(
-            row["method"], row["reward"], row["setting"], str(row["seeds"]), *changes, f"{row['diversity']:+.3f}",
-            f"{row['steps']:.0f}", f"{row['seconds']:.0f}",
-        )  # fmt: skip
-    console.print(shown)
+        for name in ("change", "oracle")
+        if name in frame
+    }
+    columns = ["method", "reward", "setting", "seeds", *texts, "diversity", "steps", "seconds"]
+    formats = {"diversity": "+.3f", "steps": ".0f", "seconds": ".0f"}
+    show("change on held-out prompts [95% interval]", pd.DataFrame(frame.assign(**texts), columns=columns), formats)
     missing = len(jobs) - int(frame.seeds.sum() if len(frame) else 0)
     if missing:
         console.print(f"[bold red]{missing} of {len(jobs)} cells have no result")
@@ -87,9 +78,16 @@ def print_table(jobs: list[Job]) -> pd.DataFrame:
 
 
 def product(
-    method: list[str], reward: list[str], suite: str, seed: list[int], budget: str | None, overrides: list[str],
-    grid: list[str], device: str, out: Path,
-) -> list[Job]:  # fmt: skip
+    method: list[str],
+    reward: list[str],
+    suite: str,
+    seed: list[int],
+    budget: str | None,
+    overrides: list[str],
+    grid: list[str],
+    device: str,
+    out: Path,
+) -> list[Job]:
     """A job for every cell of methods x rewards x grid points x seeds."""
     points, cells = [[]], []
     for axis in grid:
@@ -104,15 +102,14 @@ def product(
 
 
 def profile_jobs(
-    profile: Profile, params: Path, device: str, out: Path, wanted: dict[str, list],
-    untuned: dict[str, str] | None = None,
-) -> dict[str, Job]:  # fmt: skip
+    params: Path, device: str, out: Path, wanted: dict[str, list], untuned: dict[str, str] | None = None
+) -> dict[str, Job]:
     """A job for every cell of a profile, one seed of everything first, by its stage in DVC.
 
     wanted: of suite, variant, reward, seed, group, the values that are wanted; none: all.
     untuned: takes the cells that cannot run yet, with the reason; without it the first of them raises InputError.
     """
-    found = {}
+    profile, found = Profile.read(params), {}
     for key in profile.cells():
         place = key._asdict() | {"group": key.stage.partition("@")[0]}
         if all(not values or place[name] in values for name, values in wanted.items()):
@@ -138,7 +135,7 @@ def commit(stages: list[str]) -> None:
         raise InputError(f"dvc commit failed: {(result.stderr.strip() or result.stdout.strip()).splitlines()[-1]}")
 
 
-@app.command()
+@command
 def main(
     method: Annotated[list[str] | None, typer.Option(help="Repeat for several, options after the name; all.")] = None,
     reward: Annotated[list[str] | None, typer.Option(help="Repeat for several; hps by default.")] = None,
@@ -159,33 +156,26 @@ def main(
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Cells at a time; the cores are shared among them.")] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, and stop.")] = False,
-) -> None:
+) -> int:
     """Run every cell that is not done of methods x rewards x seeds x grid, or of a profile, and print a table."""
-    try:
-        stages, waiting = {}, None
-        if params is None:
-            cells = product(
-                method or methods.names(), reward or ["hps"], suite, seed or [0], budget, set_ or [], grid or [],
-                device, out or Path("runs"),
-            )  # fmt: skip
-        else:
-            if budget or set_ or grid:
-                raise InputError("--params decides budget and settings; leave out --budget, --set and --grid")
-            wanted = {"suite": [suite], "variant": method, "reward": reward, "seed": seed, "group": group}
-            waiting = {} if dry_run else None
-            stages = profile_jobs(Profile.read(params), params, device, out or Path("results"), wanted, waiting)
-            cells = list(stages.values())
-    except (InputError, ProfileError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+    stages, waiting = {}, {} if dry_run else None
+    if params is None:
+        names, out = method or methods.names(), out or Path("runs")
+        cells = product(names, reward or ["hps"], suite, seed or [0], budget, set_ or [], grid or [], device, out)
+    else:
+        if budget or set_ or grid:
+            raise InputError("--params decides budget and settings; leave out --budget, --set and --grid")
+        wanted = {"suite": [suite], "variant": method, "reward": reward, "seed": seed, "group": group}
+        stages = profile_jobs(params, device, out or Path("results"), wanted, waiting)
+        cells = list(stages.values())
     if dry_run:
         for cell in cells:
             state = "" if cell.result() is None else "  # done"
-            console.print(" ".join(shlex.quote(word) for word in cell.command()[1:]) + state, soft_wrap=True)
-        for stage, reason in (waiting or {}).items():
-            console.print(f"{stage}  # waits: {reason}", soft_wrap=True)
-        return
-    failed = run_jobs(cells, jobs, console)
+            console.print(" ".join(shlex.quote(word) for word in cell.command()[1:]) + state)
+        for stage, reason in waiting.items():
+            console.print(f"{stage}  # waits: {reason}")
+        return 0
+    failed = run_jobs(cells, jobs)
     frame = print_table(cells)
     if csv:
         write_text(csv, frame.to_csv(index=False, float_format="%.6g"))
@@ -195,9 +185,9 @@ def main(
             commit(done)
         except InputError as error:
             print(f"error: {error}; the cells are done, the same command enters them", file=sys.stderr)
-            raise typer.Exit(1) from None
-    raise typer.Exit(bool(failed))
+            return 1
+    return int(bool(failed))
 
 
 if __name__ == "__main__":
-    app()
+    main()

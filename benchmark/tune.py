@@ -15,24 +15,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 import typer
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from . import records
-from .training.cell import identity
-from .config import InputError, resolve, split_variant
+from .cli import command, console, show
+from .config import resolve, split_variant
+from .errors import InputError
+from .records.profile import Profile, rate_file, read_rates
+from .training.identity import identity
 from .training.jobs import Job, run_jobs
-from .records.profile import Profile, ProfileError, rate_file, read_rates
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-console = Console(highlight=False)
 
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 Grid = tuple[float, ...]
@@ -66,16 +62,11 @@ class Evidence:
 
     def add(self, job: Job, jobs: list[Job]) -> None:
         """Enter a run that is done, and write what there is of ``jobs``: an interrupted tuning loses nothing."""
-        summary, names = (
-            job.result(),
-            ("reward_before", "reward_after", "reward_se", "oracle_after", "steps", "operations"),
-        )
-        self.rows[fingerprint(job)] = (
-            {"reward": job.config.reward, "variant": job.variant, "learning_rate": job.config.settings.learning_rate,
-             "status": summary.status}
-            | {name: getattr(summary, name) for name in names}
-            | {"fingerprint": fingerprint(job)}
-        )  # fmt: skip
+        config, summary = job.config, job.result()
+        row = {"reward": config.reward, "variant": job.variant, "learning_rate": config.settings.learning_rate}
+        names = ("status", "reward_before", "reward_after", "reward_se", "oracle_after", "steps", "operations")
+        row |= {name: getattr(summary, name) for name in names}
+        self.rows[fingerprint(job)] = row | {"fingerprint": fingerprint(job)}
         self.write(jobs)
 
     def of(self, jobs: list[Job]) -> pd.DataFrame:
@@ -102,17 +93,13 @@ def winners(table: pd.DataFrame) -> dict[str, float]:
 
 def print_table(table: pd.DataFrame, best: dict[str, float], title: str) -> None:
     wide = table.pivot(index="variant", columns="learning_rate", values="reward_after")
-    shown = Table(title=f"{title} on validation prompts (base {table.reward_before.mean():.4f})")
-    shown.add_column("variant")
-    for rate in wide.columns:
-        shown.add_column(f"{rate:g}", justify="right")
-    for name, row in wide.iterrows():
-        texts = {rate: "" if pd.isna(value) else f"{value:.4f}" for rate, value in row.items()}
-        shown.add_row(name, *(f"[bold]{text}" if best.get(name) == rate else text for rate, text in texts.items()))
-    console.print(shown)
+    texts = {f"{rate:g}": wide[rate].map("{:.4f}".format, na_action="ignore") for rate in wide}
+    shown = pd.DataFrame({"variant": wide.index} | {name: column.to_numpy() for name, column in texts.items()})
+    shown["winner"] = [f"{best[name]:g}" if name in best else "" for name in wide.index]
+    show(f"{title} on validation prompts (base {table.reward_before.mean():.4f})", shown, dict.fromkeys(texts, ""))
 
 
-@app.command()
+@command
 def main(
     params: Annotated[Path, typer.Option(help="The profile.")] = Path("params.yaml"),
     reward: Annotated[list[str] | None, typer.Option(help="Repeat for several; all of the profile.")] = None,
@@ -124,38 +111,34 @@ def main(
     out: Annotated[Path, typer.Option(help="Evidence and winners go to OUT/<suite>/tuning.")] = Path("results"),
     runs: Annotated[Path, typer.Option(help="Where the runs themselves go.")] = Path("runs/tuning"),
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; the cores are shared among them.")] = 2,
-) -> None:
+) -> int:
     """Find every variant's learning rate, by one rule for all. Interrupted, the same command goes on."""
 
     def jobs_of(name: str) -> list[Job]:
         made = []
         for variant, grid in grids[name].items():
             base, options = split_variant(variant)
-            overrides = [*profile.overrides(base), *options, "split=validation", "curve_points=1",
-                         f"test_prompts={tuning.prompts}"]  # fmt: skip
+            overrides = [*profile.overrides(base), *options, "split=validation", "curve_points=1"]
+            overrides.append(f"test_prompts={tuning.prompts}")
             for rate in grid:
-                config = resolve(suite, profile.method(base), name, tuning.seed, tuning.budget, device, None,
-                                 [*overrides, f"learning_rate={rate}"])  # fmt: skip
+                method, given = profile.method(base), [*overrides, f"learning_rate={rate}"]
+                config = resolve(suite, method, name, tuning.seed, tuning.budget, device, None, given)
                 made.append(Job(variant, config, runs, f"learning_rate={rate}"))
         return made
 
-    try:
-        profile = Profile.read(params)
-        tuning = profile.tuning
-        if any(rate not in LADDER for rate in tuning.rates) or sorted(tuning.rates) != tuning.rates:
-            raise InputError(f"{params}: tuning.rates must ascend and be among {', '.join(map(str, LADDER))}")
-        names = reward or list(dict.fromkeys(key.reward for key in profile.cells() if key.suite == suite))
-        if not names:
-            raise InputError(f"{params} has no cells of suite {suite}; its suites: {', '.join(profile.suites)}")
-        grids = {name: dict.fromkeys(method or profile.tuned(name), tuple(tuning.rates)) for name in names}
-        for name in names:
-            if any(job.config.build_suite().random_weights for job in jobs_of(name)[:1]):
-                raise InputError(f"suite {suite} has random weights here: there is nothing to tune")
-            if not jobs_of(name):
-                raise InputError(f"{params} has no cell with reward {name}; name a --method to tune for it")
-    except (InputError, ProfileError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+    profile = Profile.read(params)
+    tuning = profile.tuning
+    if any(rate not in LADDER for rate in tuning.rates) or sorted(tuning.rates) != tuning.rates:
+        raise InputError(f"{params}: tuning.rates must ascend and be among {', '.join(map(str, LADDER))}")
+    names = reward or list(dict.fromkeys(key.reward for key in profile.cells() if key.suite == suite))
+    if not names:
+        raise InputError(f"{params} has no cells of suite {suite}; its suites: {', '.join(profile.suites)}")
+    grids = {name: dict.fromkeys(method or profile.tuned(name), tuple(tuning.rates)) for name in names}
+    for name in names:
+        if not (tried := jobs_of(name)):
+            raise InputError(f"{params} has no cell with reward {name}; name a --method to tune for it")
+        if tried[0].config.build_suite().random_weights:
+            raise InputError(f"suite {suite} has random weights here: there is nothing to tune")
     folder = out / suite / "tuning"
     evidence = {name: Evidence(folder / f"{records.file_name(name)}.csv") for name in names}
     failed = 0
@@ -167,7 +150,7 @@ def main(
             (name,) = (name for name in names if job in tried[name])
             evidence[name].add(job, tried[name])
 
-        failed += run_jobs(todo, jobs, console, enter)
+        failed += run_jobs(todo, jobs, enter)
         best = {name: winners(evidence[name].of(tried[name])) for name in names}
         wider = {name: {v: grown(grid, best[name].get(v)) for v, grid in grids[name].items()} for name in names}
         if wider == grids or growth == tuning.growths:
@@ -185,8 +168,8 @@ def main(
         if missing:
             console.print(f"[bold red]{name}: no result for {', '.join(missing)}")
     console.print(f"written to {folder}")
-    raise typer.Exit(bool(failed))
+    return int(bool(failed))
 
 
 if __name__ == "__main__":
-    app()
+    main()

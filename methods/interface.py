@@ -79,6 +79,15 @@ class DirectReward(Method):
     def plan(self, timesteps: list[int], generator: torch.Generator, progress: float) -> Plan:
         """The chain of one step, and where its gradient flows."""
 
+    def phases(self, timesteps: list[int]) -> Iterator[tuple[float, Plan]]:
+        """Shares of the budget, in hundredths, at which the plan changes, and the plan from there on."""
+        seen = None
+        for hundredth in range(100):
+            plan = self.plan(timesteps, torch.Generator().manual_seed(0), hundredth / 100)
+            if plan != seen:
+                yield hundredth / 100, plan
+                seen = plan
+
     def trained_slots(self, progress: float) -> tuple[int, ...]:
         """The slots that get gradient now."""
         return tuple(range(1, self.slots + 1))

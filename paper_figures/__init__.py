@@ -1,10 +1,9 @@
 """The figures of the benchmark, one module each, made from records alone.
 
-    python -m paper_figures --params params.yaml --results results --out paper_figures/out
+    python -m paper_figures --params params.yaml --results results --out docs/figures
 
 A figure's module says in its docstring what it shows and how to read it, in ``NEEDS`` which records it needs, and has
-``figure(results)``, which is None where they are missing. ``chains`` stands apart: it draws the methods' code,
-which needs torch, and no records.
+``figure(results)``, which is None where they are missing. ``SAVED``, where a module has it: options of ``style.save``.
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-FIGURES = (
-    "forest", "reward_against_compute", "reward_against_seconds", "time_to_target", "frontier", "acting", "samples",
-    "gradient_variance", "chain_length", "shortcut_fidelity", "shortcut_pictures",
-)  # fmt: skip
+RUNS = ("forest", "reward_against_compute", "reward_against_seconds", "time_to_target", "frontier", "acting", "samples")
+PROBES = ("gradient_variance", "chain_length", "shortcut_fidelity", "shortcut_pictures")
+FIGURES = (*RUNS, *PROBES, "chains")
 
 
 def find(name: str) -> ModuleType:

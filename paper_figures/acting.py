@@ -7,6 +7,7 @@ agree; "shortft's 15" says what another method's LoRA is worth under that restri
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from benchmark.records.results import Results
@@ -28,10 +29,9 @@ def figure(results: Results) -> Figure | None:
         gains = gains.loc[table.variant.unique(), table.steps.unique()]
         largest = gains.max().max()
         axes.imshow(gains, cmap="Greys", vmin=0, vmax=1.4 * largest, aspect="auto")  # the darkest still carries text
-        for y, row in enumerate(gains.to_numpy()):
-            for x, gain in enumerate(row):
-                axes.text(x, y, f"{gain:+.3f}", ha="center", va="center", fontsize=6.5,
-                          color="white" if gain > 0.85 * largest else "black")  # fmt: skip
+        for (y, x), gain in np.ndenumerate(gains):
+            colour = "white" if gain > 0.85 * largest else "black"
+            axes.text(x, y, f"{gain:+.3f}", ha="center", va="center", fontsize=6.5, color=colour)
         axes.set_xticks(range(len(gains.columns)), gains.columns)
         axes.set_yticks(range(len(gains)), gains.index)
         axes.axvline(2.5, color="white", linewidth=3)

@@ -52,9 +52,9 @@ def figure(results: Results) -> Figure | None:
             part = table[table.reference_step == step]
             part = part[np.isfinite(part[column])]
             ends = part[[f"{column}_low", f"{column}_high"]].clip(upper=edge).to_numpy().T
-            axes.errorbar(part.k, part[column], np.abs(ends - part[column].to_numpy()), color=colour, marker=marker,
-                          linestyle=line, linewidth=1.2, capsize=2,
-                          label=f"after {step} steps of the reference run")  # fmt: skip
+            look = {"color": colour, "marker": marker, "linestyle": line, "linewidth": 1.2, "capsize": 2}
+            bars, label = np.abs(ends - part[column].to_numpy()), f"after {step} steps of the reference run"
+            axes.errorbar(part.k, part[column], bars, label=label, **look)
             beyond = part.k[part[f"{column}_high"] > edge]
             axes.plot(beyond, np.full(len(beyond), edge), linestyle="", marker=CARETUP, color=colour)
         axes.set(xscale="log", yscale="log", xlabel="K, steps with gradient", ylabel=name)

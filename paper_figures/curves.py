@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,6 +11,8 @@ from benchmark.records.results import Results
 from benchmark.statistics import crossed_interval
 
 from . import style
+
+Cost = Callable[[str, pd.DataFrame], pd.Series]  # a method and its evaluations -> what each had cost
 
 
 def plain_methods(results: Results) -> list[str]:
@@ -33,22 +35,14 @@ def band(curve: pd.DataFrame, reward: str, axis: str = "operations") -> pd.DataF
     return pd.DataFrame(rows, columns=["x", "mean", "low", "high"])
 
 
-def draw(
-    results: Results,
-    cost: Callable[[str, pd.DataFrame], pd.Series],
-    title: str,
-    label: str,
-    names: dict[str, str] = {},  # noqa: B006
-) -> Figure | None:
-    """One panel per reward; ``cost`` gives the x of a method's evaluations, ``names`` other names in the legend."""
+def draw(results: Results, cost: Cost, title: str, label: str, starred: Collection[str] = ()) -> Figure | None:
+    """One panel per reward; ``cost`` gives the x of a method's evaluations. ``starred``: with a * in the legend."""
     rewards, methods = results.rewards(), plain_methods(results)
     curves = {(m, r): results.curve(m, r) for r in rewards for m in methods}
     curves = {key: curve for key, curve in curves.items() if len(curve)}
     if not curves:
         return None
-    rows = -(-len(rewards) // 3)
-    figure = style.new(results, title, 0.9 + 1.9 * rows)
-    axes, spare = style.grid(figure, len(rewards))
+    figure, axes, spare = style.panels(results, title, len(rewards), 0.9, 1.9)
     for panel, reward in zip(axes, rewards, strict=True):
         counts = []
         for method in reversed(methods):  # the last ones of the profile lie below, ShortFT on top
@@ -67,6 +61,7 @@ def draw(
             panel.set_title(style.short(reward))
             style.empty(panel)
     figure.supylabel("target reward, the curves' held-out prompts", fontsize=7)
-    shown = [method for method in methods if any(m == method for m, _ in curves)]
-    style.legend(figure, style.variant_handles(shown, names), 5, spare, label)
+    shown = [method for method in methods if any(method == m for m, _ in curves)]
+    looks = {m + " *" * (m in starred): style.of(m).curve() for m in shown}
+    style.legend(figure, style.handles(looks), 5, spare, label)
     return figure

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from benchmark import statistics
@@ -31,14 +30,14 @@ PANELS = {
     "heldout": "change of held-out rewards,\nin SDs of the base's scores",
     "diversity": "change of diversity",
 }
+RING = {"color": "black", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 0.6}
 
 
 def heldout_change(runs: pd.DataFrame, deviations: pd.Series) -> pd.Series:
     """Mean change over the rewards that were not trained, each in standard deviations."""
     names = [c.split(".")[1] for c in runs.columns if c.startswith("heldout.") and c.endswith(".after")]
-    changes = {n: (runs[f"heldout.{n}.after"] - runs[f"heldout.{n}.before"]) / deviations[n]
-               for n in names if n in deviations}  # fmt: skip
-    return pd.DataFrame(changes, index=runs.index).mean(axis=1)
+    changes = {n: runs[f"heldout.{n}.after"] - runs[f"heldout.{n}.before"] for n in names if n in deviations}
+    return (pd.DataFrame(changes, index=runs.index) / deviations[list(changes)]).mean(axis=1)
 
 
 def points(results: Results, reward: str) -> pd.DataFrame:
@@ -51,10 +50,11 @@ def points(results: Results, reward: str) -> pd.DataFrame:
         scores = pd.read_csv(Path(runs.folder[0]) / "scores.csv")
         deviations = scores[(scores.split == "test") & (scores.when == "before")].std(numeric_only=True)
         seen = {
-            "gain": results.gains(variant, reward), "oracle": results.gains(variant, reward, "oracle"),
+            "gain": results.gains(variant, reward),
+            "oracle": results.gains(variant, reward, "oracle"),
             "heldout": heldout_change(runs, deviations).to_numpy()[:, None],
             "diversity": (runs.diversity_after - runs.diversity_before).to_numpy(float)[:, None],
-        }  # fmt: skip
+        }
         row = {"variant": variant, "seeds": len(runs)}
         for name, changes in seen.items():
             if changes is None or np.isnan(changes).any():
@@ -80,13 +80,9 @@ def figure(results: Results) -> Figure | None:
         row[0].set_ylabel(f"gain of {style.short(reward)}, {style.seeds(table.seeds.tolist())}")
     for axes, label in zip(grid[-1], PANELS.values(), strict=True):
         axes.set_xlabel(label)
-    handles = style.variant_handles(variants)
-    for handle in handles:
-        handle.set_linestyle("")
-    ring = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 0.6}
-    label = "no mean beats it\nin one and matches it in the other"
-    handles.append(Line2D([], [], color="black", linewidth=0.8, label=label, **ring))
-    style.legend(figure, handles, min(5, int(np.ceil(len(handles) / 2))))
+    looks = {variant: style.of(variant).point() | {"linestyle": ""} for variant in variants}
+    looks["no mean beats it\nin one and matches it in the other"] = RING | {"linewidth": 0.8}
+    style.legend(figure, style.handles(looks), min(5, -(-len(looks) // 2)))
     return figure
 
 
@@ -99,15 +95,13 @@ def draw(axes: Axes, table: pd.DataFrame, column: str) -> None:
     axes.axvline(0, color=style.GREY, linewidth=0.8, zorder=0)
     best = known[statistics.frontier(known[[column, "gain"]].to_numpy())].sort_values(column)
     axes.plot(best[column], best.gain, color="black", linewidth=0.8, zorder=2, gid="frontier")
-    axes.plot(best[column], best.gain, linestyle="", marker="o", markersize=9, markerfacecolor="none",
-              markeredgecolor="black", markeredgewidth=0.6, zorder=5)  # fmt: skip
+    axes.plot(best[column], best.gain, linestyle="", zorder=5, **RING)
     for row in known[::-1].to_dict("records"):
         look = style.of(row["variant"])
         ends = {"color": look.colour, "linewidth": 0.7, "alpha": 0.6, "zorder": 1}
         axes.plot([row[f"{column}_low"], row[f"{column}_high"]], [row["gain"]] * 2, **ends)
         axes.plot([row[column]] * 2, [row["gain_low"], row["gain_high"]], **ends)
-        axes.plot(row[column], row["gain"], linestyle="", zorder=4, **look.point() | {"markersize": 5},
-                  gid=row["variant"])  # fmt: skip
+        axes.plot(row[column], row["gain"], ls="", zorder=4, gid=row["variant"], **look.point() | {"markersize": 5})
     if left_out := len(table) - len(known):
         axes.set_title(f"{left_out} collapsed left out" if column == "diversity" else "", fontsize=6, color=style.GREY)
     axes.set(xlim=style.limits([*known[column], 0]), ylim=style.limits([*table.gain, 0]))

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from benchmark.records.results import Results
 
@@ -32,8 +31,8 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     """The whole gradient of every method in its first phase, ShortFT's other stages after it, options beside theirs."""
     table = table[(table.slot == "all") & ((table.progress == 0) | (table.method == "shortft"))]
     table = table.assign(label=[label(row) for row in table.itertuples()])
-    order = [name for base in dict.fromkeys(name.split()[0] for name in table.method)
-             for name in dict.fromkeys(table.method) if name.split()[0] == base]  # fmt: skip
+    bases = [name.split()[0] for name in table.method]
+    order = sorted(dict.fromkeys(table.method), key=lambda name: bases.index(name.split()[0]))
     return table.assign(place=table.method.map(order.index)).sort_values(["place", "progress"], kind="stable")
 
 
@@ -52,13 +51,9 @@ def estimates(axes: Axes, table: pd.DataFrame, column: str, edge: float | None =
         if edge and high > edge:
             axes.plot(edge, y, marker=9, color=look.colour, markersize=4, clip_on=False)  # caret to the right
         if not edge or value <= edge:
-            size, face = (6 if look.marker in "PX" else 4), (look.colour if first else "white")
-            axes.plot(value, y, linestyle="", gid=f"{row.label} {row.reference_step}", **look.point()
-                      | {"markersize": size, "markerfacecolor": face})  # fmt: skip
-    axes.set(ylim=(len(names) - 0.4, -0.6), yticks=range(len(names)), yticklabels=names)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", color="#eeeeee", linewidth=0.6, zorder=0)
-    axes.set_axisbelow(True)
+            point = look.point() | style.fill(look.colour, first) | {"markersize": 6 if look.marker in "PX" else 4}
+            axes.plot(value, y, linestyle="", gid=f"{row.label} {row.reference_step}", **point)
+    style.rows(axes, names, 0.6, grid=True)
 
 
 def figure(results: Results) -> Figure | None:
@@ -77,8 +72,6 @@ def figure(results: Results) -> Figure | None:
     estimates(right, table, "cosine")
     right.set(xlabel="cosine with the full chain's gradient", xlim=(min(-0.05, table.cosine_low.min() - 0.05), 1.03))
     right.axvline(0, color=style.GREY, linewidth=0.8, zorder=0)
-    handles = [Line2D([], [], marker="o", linestyle="-", linewidth=1, color=style.GREY, markerfacecolor=face,
-                      label=f"after {step} steps of the reference run")
-               for step, face in zip(steps, (style.GREY, *["white"] * len(steps)), strict=False)]  # fmt: skip
-    style.legend(figure, handles, 2)
+    looks = {f"after {step} steps of the reference run": style.fill(style.GREY, step == steps[0]) for step in steps}
+    style.legend(figure, style.handles(looks, marker="o", linewidth=1), 2)
     return figure

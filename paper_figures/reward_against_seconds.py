@@ -34,4 +34,4 @@ def figure(results: Results) -> Figure | None:
         label, own = "training seconds (the runs' own, beside others on the machine: no cost benchmark)", []
     if before:
         label += f"\nnot counted: making the few-step model that ShortFT needs first, {before:,.0f} seconds"
-    return curves.draw(results, seconds, "Reward against seconds", label, {method: f"{method} *" for method in own})
+    return curves.draw(results, seconds, "Reward against seconds", label, own)

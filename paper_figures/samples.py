@@ -22,6 +22,7 @@ from . import style
 
 NEEDS = "samples.jpg of a run on the reward"
 SIDE = 48  # pixels of an image at most: the vector file embeds them all
+BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
 
 
 def strips(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
@@ -92,8 +93,7 @@ def figure(results: Results, reward: str | None = None) -> Figure | None:
     for axes, shown in zip(panels, rows, strict=True):
         style.strip(axes, shown.pixels, shown.name, bold=not shown.tuned)
         for column, oracle in enumerate(shown.oracles[:count]):
-            axes.text(column + 0.95, 0.06, f"{oracle:.2g}", ha="right", va="bottom", fontsize=4.5,
-                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8})  # fmt: skip
+            axes.text(column + 0.95, 0.06, f"{oracle:.2g}", ha="right", va="bottom", fontsize=4.5, bbox=BOX)
     for column, prompt in enumerate(rows[0].prompts[:count]):
         figure.axes[0].text(column + 0.5, 1.06, style.wrap(prompt, 14, 7), ha="center", va="bottom", fontsize=5)
     return figure

@@ -9,10 +9,11 @@ worse than what it samples. Bars are 95% bootstrap intervals over prompts.
 
 from __future__ import annotations
 
+import itertools
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from benchmark.records.results import Results
@@ -20,37 +21,38 @@ from benchmark.records.results import Results
 from . import style
 
 NEEDS = "the fidelity probe's tables (benchmark.fidelity)"
-KINDS = {"shortcut": (style.VERMILLION, True), "naive": (style.BLUE, False)}
+LOOKS = {
+    "shortcut": {"marker": "o"} | style.fill(style.VERMILLION, True),
+    "naive": {"marker": "s"} | style.fill(style.BLUE, False),
+    "coarse": {"marker": "D"} | style.fill(style.GREY, False),
+}
+WORDS = ("few-step model", "one DDIM jump of the base model", "coarse DDIM chain")
 
 
 def draw_jumps(axes: Axes, table: pd.DataFrame) -> None:
-    for y, row in enumerate(table.itertuples()):
-        for (kind, (colour, filled)), shift in zip(KINDS.items(), (-0.13, 0.13), strict=True):
-            low, high = getattr(row, f"{kind}_low"), getattr(row, f"{kind}_high")
-            style.interval(axes, y + shift, low, high, color=colour)
-            axes.plot(getattr(row, kind), y + shift, linestyle="", marker="o" if filled else "s", color=colour,
-                      markerfacecolor=colour if filled else "white", gid=f"{kind} {row.stretch}")  # fmt: skip
-    axes.set(ylim=(len(table) - 0.5, -0.5), yticks=range(len(table)), yticklabels=table.stretch, xlim=(0, None))
-    axes.set_yticklabels([name.replace("->", " → ") for name in table.stretch])
-
-
-def colour_of(chain: str) -> tuple[str, bool]:
-    if "naive" in chain:
-        return KINDS["naive"]
-    return (style.GREY, False) if chain == "coarse" else KINDS["shortcut"]
+    for (row, stretch), kind in itertools.product(enumerate(table.itertuples()), ("shortcut", "naive")):
+        value, low, high = (getattr(stretch, kind + end) for end in ("", "_low", "_high"))
+        y, look = row + (-0.13 if kind == "shortcut" else 0.13), LOOKS[kind]
+        style.interval(axes, y, low, high, color=look["color"])
+        axes.plot(value, y, linestyle="", gid=f"{kind} {stretch.stretch}", **look)
+    style.rows(axes, [name.replace("->", " → ") for name in table.stretch])
+    axes.set_xlim(0, None)
 
 
 def draw_changes(axes: Axes, table: pd.DataFrame, names: bool) -> None:
     axes.axvline(0, color=style.GREY, linewidth=0.8, zorder=0)
     for y, row in enumerate(table.itertuples()):
-        colour, filled = colour_of(row.chain)
-        style.interval(axes, y, row.change_low, row.change_high, color=colour)
-        marker = "D" if row.chain == "coarse" else "o" if filled else "s"
-        axes.plot(row.change, y, linestyle="", marker=marker, markersize=3.5, color=colour,
-                  markerfacecolor=colour if filled else "white")  # fmt: skip
-    axes.set(ylim=(len(table) - 0.5, -0.5), yticks=range(len(table)), yticklabels=table.chain if names else [])
+        look = LOOKS["naive" if "naive" in row.chain else "coarse" if row.chain == "coarse" else "shortcut"]
+        style.interval(axes, y, row.change_low, row.change_high, color=look["color"])
+        axes.plot(row.change, y, linestyle="", markersize=3.5, **look)
+    style.rows(axes, list(table.chain) if names else [""] * len(table))
     axes.set_title(style.short(table.reward.iloc[0], 16), fontsize=7, pad=2)
     axes.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
+
+
+def by_reward(images: pd.DataFrame | None) -> list[pd.DataFrame]:
+    """The shortened chains' rows, a table per reward."""
+    return [] if images is None else [part for _, part in images[images.chain != "base"].groupby("reward", sort=False)]
 
 
 def figure(results: Results) -> Figure | None:
@@ -58,8 +60,7 @@ def figure(results: Results) -> Figure | None:
     tables = [row for row in tables if row[1] is not None or row[2] is not None]
     if not tables:
         return None
-    changes = [[] if images is None else [t for _, t in images[images.chain != "base"].groupby("reward", sort=False)]
-               for _, _, images in tables]  # fmt: skip
+    changes = [by_reward(images) for _, _, images in tables]
     high = max(1, *(-(-len(rewards) // 3) for rewards in changes))  # rows of panels beside one of jumps
     figure = style.new(results, "Fidelity of the shortcut", 0.6 + 1.35 * max(high, 2) * len(tables))
     # One grid, no figures within the figure: their layout is not the same to the last digit in every process.
@@ -79,15 +80,6 @@ def figure(results: Results) -> Figure | None:
                 panel.set_xlabel("change of the score of images, to the base chain's")
         if not rewards:
             style.empty(figure.add_subplot(grid[number * high : (number + 1) * high, 1:]))
-    for axes in figure.axes:
-        axes.tick_params(axis="y", length=0)
-    marks = (
-        ("few-step model", style.VERMILLION, "o", True),
-        ("one DDIM jump of the base model", style.BLUE, "s", False),
-        ("coarse DDIM chain", style.GREY, "D", False),
-    )
-    handles = [Line2D([], [], color=colour, marker=marker, linewidth=1, label=label,
-                      markerfacecolor=colour if filled else "white")
-               for label, colour, marker, filled in marks]  # fmt: skip
-    style.legend(figure, handles, 3)
+    looks = dict(zip(WORDS, LOOKS.values(), strict=True))
+    style.legend(figure, style.handles(looks, linewidth=1), 3)
     return figure

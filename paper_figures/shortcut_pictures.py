@@ -20,7 +20,7 @@ NEEDS = "pictures and tables of the fidelity probe (benchmark.fidelity)"
 
 
 def figure(results: Results) -> Figure | None:
-    table, path = results.images(), results.root / results.suite / "shortcut/pictures-leading.jpg"
+    table, path = results.images(), results.file("fidelity", "pictures-leading.jpg")
     if table is None:
         return None
     try:

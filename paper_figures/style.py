@@ -24,14 +24,20 @@ from benchmark.records.results import Results
 WIDTH = 7.2  # inches, two columns of a paper
 GREY, FAINT = "#666666", "#c8c8c8"
 
-# The defaults first, so that nobody's matplotlibrc changes a byte.
-mpl.style.use(
-    ["default",
-     {"font.family": "DejaVu Sans", "font.size": 7, "axes.titlesize": 8, "figure.titlesize": 9, "axes.linewidth": 0.6,
-      "axes.spines.top": False, "axes.spines.right": False, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5,
-      "xtick.major.width": 0.6, "ytick.major.width": 0.6, "legend.fontsize": 6.5, "legend.frameon": False,
-      "lines.markersize": 4, "svg.fonttype": "path", "svg.hashsalt": "paper_figures"}]
-)  # fmt: skip
+mpl.style.use("default")  # first, so that nobody's matplotlibrc changes a byte
+mpl.rc("font", family="DejaVu Sans", size=7)
+mpl.rc("figure", titlesize=9)
+mpl.rc("axes", titlesize=8, linewidth=0.6)
+mpl.rc("axes.spines", top=False, right=False)
+mpl.rc(("xtick", "ytick"), labelsize=6.5)
+mpl.rc(("xtick.major", "ytick.major"), width=0.6)
+mpl.rc("legend", fontsize=6.5, frameon=False)
+mpl.rc("lines", markersize=4)
+
+
+def fill(colour: str, filled: bool) -> dict:
+    """Of a marker in one colour, filled or open."""
+    return {"color": colour, "markerfacecolor": colour if filled else "white"}
 
 
 class Style(NamedTuple):
@@ -45,19 +51,17 @@ class Style(NamedTuple):
 
     def point(self) -> dict:
         """Of a marker."""
-        return {"color": self.colour, "marker": self.marker, "markeredgecolor": self.colour, "markeredgewidth": 0.9,
-                "markerfacecolor": self.colour if self.filled else "white"}  # fmt: skip
+        edge = {"markeredgecolor": self.colour, "markeredgewidth": 0.9}
+        return {"marker": self.marker} | fill(self.colour, self.filled) | edge
 
     def curve(self) -> dict:
         """Of a line with markers."""
         return self.point() | {"linestyle": self.line, "linewidth": self.width}
 
 
-BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
-    "#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7",
-)  # fmt: skip
+BLACK, ORANGE, SKY, GREEN, BLUE = "#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2"
+VERMILLION, PURPLE = "#d55e00", "#cc79a7"
 YELLOW = "#b3a100"  # darkened: Okabe and Ito's is too faint for lines on white
-
 DASHES, LONG, DOTS = (0, (4, 1.5)), (0, (8, 2)), (0, (1, 1.2))
 DASH_DOT, DASH_DOT_DOT = (0, (5, 1.2, 1, 1.2)), (0, (5, 1.2, 1, 1.2, 1, 1.2))
 STYLES = {
@@ -112,13 +116,19 @@ def new(results: Results, title: str, height: float, width: float = WIDTH) -> Fi
     return figure
 
 
-def grid(figure: Figure, count: int, columns: int = 3, **options) -> tuple[list[Axes], list[Axes]]:
-    """Panels in rows, and those that the last row has left over, emptied."""
-    columns = min(columns, count)
-    axes = figure.subplots(-(-count // columns), columns, squeeze=False, **options).ravel().tolist()
+def panels(
+    results: Results, title: str, count: int, margin: float, height: float, **options
+) -> tuple[Figure, list[Axes], list[Axes]]:
+    """A figure with ``count`` panels, three in a row, and those that the last row has left over, emptied.
+
+    margin, height: inches of the figure beside the panels, and of each row of them.
+    """
+    rows = -(-count // 3)
+    figure = new(results, title, margin + rows * height)
+    axes = figure.subplots(rows, min(3, count), squeeze=False, **options).ravel().tolist()
     for spare in axes[count:]:
         spare.set_axis_off()
-    return axes[:count], axes[count:]
+    return figure, axes[:count], axes[count:]
 
 
 def legend(figure: Figure, handles: list, columns: int, spare: list[Axes] = (), label: str = "") -> None:
@@ -130,8 +140,24 @@ def legend(figure: Figure, handles: list, columns: int, spare: list[Axes] = (), 
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=label, title_fontsize=7)
 
 
-def variant_handles(variants: list[str], labels: dict[str, str] = {}) -> list[Line2D]:  # noqa: B006
-    return [Line2D([], [], label=labels.get(name, name), **of(name).curve()) for name in variants]
+def handles(looks: dict[str, dict], **common) -> list[Line2D]:
+    """The lines of a legend, from their labels and looks."""
+    return [Line2D([], [], label=label, **common | look) for label, look in looks.items()]
+
+
+def rows(axes: Axes, names: list[str], space: float = 0.5, grid: bool = False) -> None:
+    """One row per name, the first on top, with ``space`` above and below."""
+    axes.set(ylim=(len(names) - 1 + space, -space), yticks=range(len(names)), yticklabels=names)
+    axes.tick_params(axis="y", length=0)
+    if grid:
+        axes.grid(axis="y", color="#eeeeee", linewidth=0.6)
+        axes.set_axisbelow(True)
+
+
+def note(axes: Axes, text: str, x: float, y: float, **options) -> None:
+    """A grey word in a row: ``x`` as a share of the panel's width, ``y`` the row."""
+    usual = {"ha": "center", "va": "center", "fontsize": 6, "color": GREY, "xycoords": ("axes fraction", "data")}
+    axes.annotate(text, (x, y), **usual | options)
 
 
 def empty(axes: Axes, text: str = "not measured") -> None:
@@ -179,9 +205,14 @@ def decades(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """As vector and as pixels; without a date, so that the same records give the same bytes."""
-    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
-    figure.savefig(paths[0], metadata={"Date": None})
-    figure.savefig(paths[1], dpi=150, metadata={"Software": None})
+def save(figure: Figure, folder: Path, name: str, dpi=150, salt="paper_figures", order=("svg", "png")) -> list[Path]:
+    """As vector and as pixels; without a date, so that the same records give the same bytes.
+
+    salt, order: bytes depend on both, since ids in the SVG are hashes and a layout begins where the last one ended.
+    """
+    options = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": dpi, "metadata": {"Software": None}}}
+    paths = [folder / f"{name}.{ending}" for ending in order]
+    with mpl.rc_context({"svg.hashsalt": salt}):
+        for path in paths:
+            figure.savefig(path, **options[path.suffix[1:]])
     return paths

@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from benchmark.findings.claims import Efficiency, efficiency
 from benchmark.records.results import Results
@@ -31,18 +30,17 @@ def draw_question(panel: Axes, y: float, found: Efficiency, colour: str, marker:
     sides = np.isinf(found.upper).astype(int) - found.never  # 1: the true ratio is larger, -1: smaller
     sides = -sides if inverted else sides
     heights = y + np.linspace(-0.12, 0.12, len(ratios)) if len(ratios) > 1 else np.array([y])
+    plain = {"linestyle": "", "marker": marker}
     for bound in (False, True):
         chosen = (sides != 0) == bound
-        panel.plot(ratios[chosen], heights[chosen], color=colour, marker=marker, markersize=2.5, linestyle="",
-                   markeredgewidth=0.7, markerfacecolor="white" if bound else colour, zorder=3,
-                   gid="bound" if bound else "reached")  # fmt: skip
+        look = plain | style.fill(colour, not bound) | {"markersize": 2.5, "markeredgewidth": 0.7, "zorder": 3}
+        panel.plot(ratios[chosen], heights[chosen], gid="bound" if bound else "reached", **look)
     mean, side = found.mean(inverted)
     if side:
         arrow = {"arrowstyle": "<-", "color": colour, "lw": 0.9, "shrinkA": 0, "shrinkB": 2}
         panel.annotate("", (mean, y), (12 * side, 0), textcoords="offset points", arrowprops=arrow)
-    panel.plot(mean, y, marker=marker, markersize=5.5, linestyle="", color=colour, markeredgecolor="black",
-               markerfacecolor="white" if sides.any() else colour, markeredgewidth=0.8, zorder=4,
-               gid="mean")  # fmt: skip
+    look = plain | style.fill(colour, not sides.any()) | {"markersize": 5.5, "markeredgewidth": 0.8, "zorder": 4}
+    panel.plot(mean, y, gid="mean", markeredgecolor="black", **look)
 
 
 def figure(results: Results) -> Figure | None:
@@ -56,10 +54,8 @@ def figure(results: Results) -> Figure | None:
                 found[reward, other] = forth, back
     if not found:
         return None
-    rows = -(-len(rewards) // 3)
-    figure = style.new(results, "Compute to where the other ends: the other's over ShortFT's",
-                       1.2 + rows * (0.6 + 0.22 * len(others)))  # fmt: skip
-    axes, spare = style.grid(figure, len(rewards), sharey=True, sharex=True)
+    title, height = "Compute to where the other ends: the other's over ShortFT's", 0.6 + 0.22 * len(others)
+    figure, axes, spare = style.panels(results, title, len(rewards), 1.2, height, sharey=True, sharex=True)
     for panel, reward in zip(axes, rewards, strict=True):
         if not any(r == reward for r, _ in found):
             panel.set_title(style.short(reward))
@@ -70,22 +66,20 @@ def figure(results: Results) -> Figure | None:
         counts = []
         for y, other in enumerate(others):
             if (reward, other) not in found:
-                panel.annotate("not measured", (0.5, y), xycoords=("axes fraction", "data"), ha="center", va="center",
-                               fontsize=6, color=style.GREY, backgroundcolor="white")  # fmt: skip
+                style.note(panel, "not measured", 0.5, y, backgroundcolor="white")
                 continue
             (forth, back), colour = found[reward, other], style.of(other).colour
             counts += [len(forth.ratios), len(back.ratios)]
             if forth.gained:
                 draw_question(panel, y - 0.2, forth, colour, "o", inverted=False)
             else:
-                panel.annotate("no clear gain", (0.98, y - 0.2), xycoords=("axes fraction", "data"), ha="right",
-                               va="center", fontsize=5.5, color=style.GREY)  # fmt: skip
+                style.note(panel, "no clear gain", 0.98, y - 0.2, ha="right", fontsize=5.5)
             if back.gained:
                 draw_question(panel, y + 0.2, back, colour, "s", inverted=True)
         panel.set_title(f"{style.short(reward)}, {style.seeds(counts)}")
-    axes[0].set(xscale="log", ylim=(len(others) - 0.5, -0.5), yticks=range(len(others)), yticklabels=others)  # shared
+    axes[0].set_xscale("log")  # shared
     for number, panel in enumerate(axes):
-        panel.tick_params(axis="y", length=0)
+        style.rows(panel, others)
         panel.tick_params(axis="x", labelbottom=number + 3 >= len(axes))  # the lowest of every column
         for y in range(1, len(others)):
             panel.axhline(y - 0.5, color="#eeeeee", lw=0.6, zorder=0)
@@ -93,16 +87,15 @@ def figure(results: Results) -> Figure | None:
     axes[0].set_xlim(min(0.4, 0.6 * ratios.min()), max(4.5, 1.6 * ratios.max()))
     style.decades(axes[0].xaxis)
     label = "ratio of operations, no finer than the evaluations (right of 1: ShortFT is cheaper)"
-    plain, mean = {"linestyle": "", "color": style.GREY}, {"markeredgecolor": "black"}
-    handles = [
-        Line2D([], [], marker="o", label="ShortFT to where the other ends", **plain, **mean),
-        Line2D([], [], marker="s", label="the other to where ShortFT ends", **plain, **mean),
-        Line2D([], [], marker="o", markersize=2.5, label="small: one seed, large: geometric mean", **plain),
-        Line2D([], [], marker="o", markerfacecolor="white", **plain, **mean,
-               label="open, arrow: a bound, never there\nor there at the first evaluation"),
-        Line2D([], [], color=style.GREY, lw=0.8, label="1: equal compute"),
-        Line2D([], [], color=style.GREY, lw=0.8, linestyle=style.DASHES,
-               label="2.1 and 3.8: claimed\nin a summary of the paper"),
-    ]  # fmt: skip
-    style.legend(figure, handles, 3, spare, label)
+    circle = {"marker": "o", "linestyle": "", "markeredgecolor": "black"}
+    bound = "open, arrow: a bound, never there\nor there at the first evaluation"
+    looks = {
+        "ShortFT to where the other ends": circle,
+        "the other to where ShortFT ends": circle | {"marker": "s"},
+        "small: one seed, large: geometric mean": {"marker": "o", "linestyle": "", "markersize": 2.5},
+        bound: circle | {"markerfacecolor": "white"},
+        "1: equal compute": {"linewidth": 0.8},
+        "2.1 and 3.8: claimed\nin a summary of the paper": {"linewidth": 0.8, "linestyle": style.DASHES},
+    }
+    style.legend(figure, style.handles(looks, color=style.GREY), 3, spare, label)
     return figure

@@ -9,12 +9,31 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from typer.testing import CliRunner, Result
 
 from benchmark.diffusion import Executor, Policy
 from benchmark.suites.mini import card
 from benchmark.suites.mini.base import build_scheduler
 
 PROMPTS = ["a red circle", "a small blue square above a green ring"]
+
+
+def call(command, *arguments) -> Result:
+    """A command of the benchmark (``run.main``), in this process."""
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def refused(result: Result, words: str = "") -> bool:
+    """Whether a command ended as wrong input has to: exit code 2, one line that has these words."""
+    line = result.stderr.strip()
+    assert (result.exit_code, len(line.splitlines())) == (2, 1), result.output
+    assert words in line, line
+    return True
+
+
+def predict_noise(policy: Policy, model: str, latents, t, embeds, slots=()) -> torch.Tensor:
+    """Noise prediction (B, C, h, w) of one denoiser call, without guidance, with ``slots`` on."""
+    return policy.call(model, latents, t, embeds, policy.weights(slots, model))
 
 
 def tiny_unet(seed: int = 0) -> UNet2DConditionModel:

@@ -5,7 +5,7 @@ import types
 
 import pytest
 import torch
-from conftest import PROMPTS, brightness, build_executor, embed, noise, randomise
+from conftest import PROMPTS, brightness, build_executor, embed, noise, predict_noise, randomise
 from pydantic import ValidationError
 
 from benchmark.diffusion import CLEAN, END, Hop
@@ -48,7 +48,9 @@ def by_hand(executor, loss):
 def guided(executor, x, t, embeds):
     """Classifier-free guidance, two calls."""
     negative = executor.negative_embeds.expand_as(embeds)
-    unconditional, conditional = (executor.policy.noise_pred("base", x, t, part, (1,)) for part in (negative, embeds))
+    unconditional, conditional = (
+        predict_noise(executor.policy, "base", x, t, part, (1,)) for part in (negative, embeds)
+    )
     return unconditional + 7.5 * (conditional - unconditional)
 
 
@@ -151,8 +153,8 @@ def test_refl_by_hand(executor, given):
     with torch.no_grad():
         x = executor.run(tuple(chain), given.latents, given.prompt_embeds, generator)
     level = executor.alpha_bar(last.t)
-    noise_pred = executor.policy.noise_pred("base", x, last.t, given.prompt_embeds, (1,))
-    clean = (x - (1 - level) ** 0.5 * noise_pred) / level**0.5
+    predicted = predict_noise(executor.policy, "base", x, last.t, given.prompt_embeds, (1,))
+    clean = (x - (1 - level) ** 0.5 * predicted) / level**0.5
     same(found, by_hand(executor, -brightness(executor.decode(clean), PROMPTS).mean()))
 
 

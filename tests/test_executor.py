@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import PROMPTS, brightness, build_executor, embed, noise, randomise, tiny_unet
+from conftest import PROMPTS, brightness, build_executor, embed, noise, predict_noise, randomise, tiny_unet
 from diffusers.models.attention_processor import Attention
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -38,7 +38,7 @@ def test_merged_slots_equal_stacked_peft_adapters(pipeline):
     executor = build_executor(pipeline, slots=3)
     policy, embeds = executor.policy, embed(pipeline, PROMPTS)
     randomise(policy)
-    merged = policy.noise_pred("base", noise(), 501, embeds, (1, 3))
+    merged = predict_noise(policy, "base", noise(), 501, embeds, (1, 3))
     policy.unet.enable_adapters()
     policy.unet.set_adapters(["slot1", "slot3"], [1.0, 1.0])
     stacked = policy.unet(noise(), 501, embeds).sample

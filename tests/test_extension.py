@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import methods
 from benchmark.config import InputError, resolve
-from benchmark.run import app
+from benchmark.run import main
 from benchmark.slots import SLOTS_FILE, attach_slots
 
 README = Path(__file__).parents[1] / "README.md"
@@ -40,7 +40,7 @@ def test_a_method_by_its_import_path(example):
     assert config.folder(Path("runs")).parent == Path("runs/mini/hps/random_tail.RandomTail")
     plan = config.build_method().plan(list(range(981, 0, -20)), torch.Generator().manual_seed(0), 0.0)
     assert 1 <= sum(hop.eps_grad for hop in plan) <= 5
-    assert methods.source("random_tail:RandomTail") == example / "random_tail.py"
+    assert methods.sources("random_tail:RandomTail")[0] == example / "random_tail.py"
 
 
 def test_a_method_by_entry_point(example):
@@ -67,7 +67,7 @@ def test_a_method_that_is_none_is_one_line(example, method, words):
 
 
 def test_a_method_explains_itself():
-    result = CliRunner().invoke(app, ["--method", "shortft", "--help-method"])
+    result = CliRunner().invoke(main, ["--method", "shortft", "--help-method"])
     assert result.exit_code == 0
     assert "arXiv:2507.22604" in result.output
     assert "timestep_aware" in result.output

@@ -82,7 +82,7 @@ def test_without_records_there_is_no_figure(tmp_path, name):
     [("gradients", {"gradient_variance", "chain_length"}), ("shortcut", {"shortcut_fidelity", "shortcut_pictures"}),
      ("acting", {"acting"}),
      ("hps/shortft", {"time_to_target"}), ("hps", {"time_to_target", "samples"}), ("cost.json", set())],
-)  # fmt: skip
+)
 def test_what_is_missing_leaves_out_what_needs_it(tree, gone, missing):
     path = tree / "mini" / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -268,7 +268,7 @@ def test_what_is_left_out_is_named_and_its_old_files_go(tree, tmp_path):
     [(["--results", "nowhere"], "no folder nowhere"), (["--only", "pie"], "unknown figure 'pie'"),
      (["--params", "nowhere.yaml"], "nowhere.yaml"), (["--suite", "sd9"], "unknown suite 'sd9'"),
      (["--out", "pyproject.toml"], "cannot make the folder pyproject.toml")],
-)  # fmt: skip
+)
 def test_bad_input_is_one_line(whole, arguments, words):
     result = run("--results", whole, "--only", "chain_length", *arguments)
     assert result.exit_code == 2

@@ -9,12 +9,13 @@ import torch
 from typer.testing import CliRunner
 
 from benchmark import gpu
+from benchmark.probes import gpu as probe
 
 NARROW = ["--narrow", "--device", "cpu", "--pixels", "64", "--reward", "clipscore", "--set", "rank=4"]
 
 
 def run(*arguments: str):
-    return CliRunner().invoke(gpu.app, list(arguments))
+    return CliRunner().invoke(gpu.main, list(arguments))
 
 
 def test_a_dry_run_steps_without_a_connection_and_writes_nothing(tmp_path):
@@ -46,14 +47,14 @@ def test_the_record_has_every_method_and_batch(tmp_path):
 
 
 def test_what_does_not_fit_and_what_is_left_out_is_said(tmp_path, monkeypatch):
-    true_measure = gpu.measure
+    true_measure = probe.measure
 
     def measure(bench, rounds, rate):
         if bench.config.settings.batch > 1:
             raise torch.OutOfMemoryError("full")
         return true_measure(bench, rounds, rate)
 
-    monkeypatch.setattr(gpu, "measure", measure)
+    monkeypatch.setattr(probe, "measure", measure)
     sizes = ["--batch", "1", "--batch", "2", "--batch", "4"]
     done = run(*NARROW, "--method", "draft_k", *sizes, "--out", str(tmp_path))
     record = json.loads(next(tmp_path.iterdir()).read_text())
@@ -64,7 +65,7 @@ def test_what_does_not_fit_and_what_is_left_out_is_said(tmp_path, monkeypatch):
     def fail(bench, rounds, rate):
         raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED\nand more")
 
-    monkeypatch.setattr(gpu, "measure", fail)
+    monkeypatch.setattr(probe, "measure", fail)
     done = run(*NARROW, "--method", "draft_k", "--batch", "1", "--out", str(tmp_path / "failed"))
     assert done.exit_code == 0
     record = json.loads(next((tmp_path / "failed").iterdir()).read_text())
@@ -79,13 +80,13 @@ def test_the_same_command_goes_on_from_its_record(tmp_path, monkeypatch):
     assert run(*command, "--batch", "1").exit_code == 0
     (path,) = tmp_path.iterdir()
     first = json.loads(path.read_text())
-    measured, true_measure = [], gpu.measure
+    measured, true_measure = [], probe.measure
 
     def measure(bench, rounds, rate):
         measured.append(bench.config.settings.batch)
         return true_measure(bench, rounds, rate)
 
-    monkeypatch.setattr(gpu, "measure", measure)
+    monkeypatch.setattr(probe, "measure", measure)
     done = run(*command, "--batch", "1", "--batch", "2")
     assert "going on from" in done.output
     second = json.loads(path.read_text())

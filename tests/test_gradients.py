@@ -1,14 +1,14 @@
 """The gradient probe: its figures on estimators whose mean and covariance are known, and its command."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import call, refused
 
-from benchmark.probes.gradients import Moments, figures, phases, split
+from benchmark import gradients as command
+from benchmark.probes.gradients import phases
+from benchmark.probes.moments import Moments, numbers, split
 from benchmark.statistics import normalised_variance
 from methods import find
 
@@ -36,7 +36,7 @@ def moments_of(found, reference):
 
 
 def test_known_mean_and_covariance_come_out(gradients):
-    row = figures([moments_of(*gradients)])
+    row = numbers([moments_of(*gradients)])
     assert row["variance"] == pytest.approx(9, rel=0.03)
     assert row["mean_norm"] == pytest.approx(2, rel=0.03)
     assert row["normalised_variance"] == pytest.approx(9 / 4, rel=0.06)
@@ -53,9 +53,9 @@ def test_known_mean_and_covariance_come_out(gradients):
 def test_slots_apart_add_up_to_the_whole(gradients):
     """Over two slots the figures are those of the vector of both: nothing of size N x parameters is needed."""
     found, reference = gradients
-    whole = figures([moments_of(found, reference)])
+    whole = numbers([moments_of(found, reference)])
     parts = [moments_of(found[:, part], reference[:, part]) for part in (slice(0, 200), slice(200, None))]
-    for name, value in figures(parts).items():
+    for name, value in numbers(parts).items():
         tolerance = 0.02 if name.endswith(("low", "high")) else 1e-5  # intervals come from sketches
         assert value == pytest.approx(whole[name], rel=tolerance), name
 
@@ -66,7 +66,7 @@ def test_the_state_goes_round(gradients):
     second.load(first.state())
     for g, r in zip(found[10:], reference[10:], strict=True):
         second.add(g, r)
-    assert figures([second]) == figures([moments_of(found, reference)])
+    assert numbers([second]) == numbers([moments_of(found, reference)])
 
 
 def test_pure_noise_has_no_finite_normalised_variance_or_a_wide_one():
@@ -102,13 +102,10 @@ def test_phases_of_shortft():
 
 @pytest.mark.slow
 def test_the_command(tmp_path):
-    line = [
-        sys.executable, "-m", "benchmark.gradients", "--methods", "draft_k k=2, shortft, ddpo samples=2, drtune",
-        "--reward", "symmetry", "--batches", "3", "--redraws", "1", "--at", "2", "--reference", "draft_k",
-        "--set", "batch=2", "--out", str(tmp_path),
-    ]  # fmt: skip
-    result = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
-    assert result.returncode == 0, result.stderr
+    line = ["--methods", "draft_k k=2, shortft, ddpo samples=2, drtune", "--reward", "symmetry", "--batches", 3]
+    line += ["--redraws", 1, "--at", 2, "--reference", "draft_k", "--set", "batch=2", "--out", tmp_path]
+    result = call(command.main, *line)
+    assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "mini/gradients/symmetry.csv")
     assert set(table.reference_step) == {2}
     whole = table[table.slot == "all"]
@@ -123,9 +120,8 @@ def test_the_command(tmp_path):
     assert shares.to_numpy() == pytest.approx(1, abs=1e-4)
     assert (whole[whole.method == "draft_k k=2"].from_method == 0).all()
     assert (whole[whole.method == "drtune"].from_method > 0).all()
-    line += ["--jobs", "2"]
-    again = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)  # nothing is left to do
-    assert again.returncode == 0
+    again = call(command.main, *line, "--jobs", 2)  # nothing is left to do
+    assert again.exit_code == 0, again.output
     assert pd.read_csv(tmp_path / "mini/gradients/symmetry.csv").equals(table)
 
 
@@ -136,8 +132,5 @@ def test_bad_input_is_one_line(tmp_path):
         (["--reference", "shortft"], "more than one LoRA slot"),
         (["--suite", "maxi"], "unknown suite"),
     ):
-        line = [sys.executable, "-m", "benchmark.gradients", *arguments, "--out", str(tmp_path / "out")]
-        result = subprocess.run(line, capture_output=True, text=True, timeout=100, check=False)
-        assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1), result.stderr
-        assert words in result.stderr
+        assert refused(call(command.main, *arguments, "--out", tmp_path / "out"), words)
     assert not (tmp_path / "out").exists()

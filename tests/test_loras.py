@@ -1,7 +1,9 @@
-import subprocess
-import sys
 from pathlib import Path
 
+from conftest import call, refused
+
+from benchmark import loras
+from benchmark.records import artifacts
 from benchmark.records.profile import Profile
 from tests.synthetic import write_cell
 
@@ -12,19 +14,18 @@ def test_every_lora_that_is_there_gets_a_card(tmp_path):
     profile = Profile.read(ROOT / "profiles/smoke.yaml")
     for key in profile.cells():
         if key.reward == "hps" and key.seed == 0:
-            folder = write_cell(tmp_path, key, profile)
+            lora = artifacts(tmp_path, write_cell(tmp_path, key, profile)) / "lora"
             if key.variant != "draft_k-trailing":
-                (folder / "lora").mkdir()
-                (folder / "lora/weights.safetensors").write_text("w")
+                lora.mkdir(parents=True)
+                (lora / "weights.safetensors").write_text("w")
             if key.variant == "shortft":
-                (folder / "lora/slots.json").write_text("{}")
+                (lora / "slots.json").write_text("{}")
 
     def run(*arguments):
-        line = [sys.executable, "-m", "benchmark.loras", "--params", str(ROOT / "profiles/smoke.yaml"), *arguments]
-        return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+        return call(loras.main, "--params", ROOT / "profiles/smoke.yaml", *arguments)
 
-    result = run("--results", str(tmp_path))
-    assert result.returncode == 0, result.stderr
+    result = run("--results", tmp_path)
+    assert result.exit_code == 0, result.output
     assert "draft_k-trailing: no LoRA" in result.stdout
     made = tmp_path / "loras/mini/hps"
     assert {p.parent.name for p in made.glob("*/weights.safetensors")} == {
@@ -35,6 +36,5 @@ def test_every_lora_that_is_there_gets_a_card(tmp_path):
     assert "load_lora_weights" in card
     assert "not Stable Diffusion" in card
     assert "| target reward (hps) |" in card
-    assert run("--results", str(tmp_path), "--reward", "symmetry").returncode == 1
-    bad = run("--params", "no.yaml")
-    assert (bad.returncode, len(bad.stderr.strip().splitlines())) == (2, 1)
+    assert run("--results", tmp_path, "--reward", "symmetry").exit_code == 1
+    assert refused(run("--params", "no.yaml"))

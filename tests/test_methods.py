@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import PROMPTS, brightness, build_executor, embed, noise, randomise, tiny_unet
+from conftest import PROMPTS, brightness, build_executor, embed, noise, predict_noise, randomise, tiny_unet
 from pydantic import ValidationError
 
 import methods
@@ -82,7 +82,7 @@ def test_draft_1_by_hand(pipeline):
         x = executor.run(plan[:-1], given.latents, given.prompt_embeds)
     a, b, _ = executor.move_coefficients(plan[-1])
     unconditional, conditional = (
-        executor.policy.noise_pred("base", x, 1, embeds, (1,))
+        predict_noise(executor.policy, "base", x, 1, embeds, (1,))
         for embeds in (executor.negative_embeds.expand(2, -1, -1), given.prompt_embeds)
     )
     noise_pred = unconditional + 7.5 * (conditional - unconditional)
@@ -222,9 +222,9 @@ def test_a_slot_on_the_few_step_model_changes_its_weights_and_gets_its_gradient(
     policy = executor.policy
     randomise(policy)
     x, embeds = noise(dtype=torch.float64), embed(pipeline, PROMPTS)
-    found = policy.noise_pred("shortcut", x, 501, embeds, (1,))
+    found = predict_noise(policy, "shortcut", x, 501, embeds, (1,))
     written = tiny_unet(7).double()
-    for path, layer in policy._layers.items():
+    for path, layer in policy.layers.items():
         update = layer.lora_B["slot1"].weight @ layer.lora_A["slot1"].weight
         written.get_submodule(path).weight.data += update.detach()
     torch.testing.assert_close(found, written(x, 501, embeds).sample, rtol=1e-9, atol=1e-11)
@@ -237,7 +237,7 @@ def test_a_slot_on_the_few_step_model_changes_its_weights_and_gets_its_gradient(
         with torch.no_grad():
             parameter[0, 0] += step
             policy.refresh()
-            values.append(policy.noise_pred("shortcut", x, 501, embeds, (1,)).square().mean())
+            values.append(predict_noise(policy, "shortcut", x, 501, embeds, (1,)).square().mean())
             parameter[0, 0] -= step
             policy.refresh()
     torch.testing.assert_close((values[0] - values[1]) / 2e-5, gradient[0, 0], rtol=1e-6, atol=1e-12)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import PROMPTS, build_executor, embed, noise, randomise, tiny_unet
+from conftest import PROMPTS, build_executor, embed, noise, predict_noise, randomise, tiny_unet
 from diffusers import StableDiffusionPipeline
 
 from benchmark.diffusion import Executor, Hop, Policy, sampler_plan
@@ -46,11 +46,11 @@ def test_a_fresh_slot_changes_nothing_and_a_slot_acts_only_where_it_is_on(pipeli
     embeds = embed(pipeline, PROMPTS)
     policy = build_executor(pipeline, slots=2).policy
     with torch.no_grad():
-        base = policy.noise_pred("base", noise(), 501, embeds)
-        assert torch.equal(policy.noise_pred("base", noise(), 501, embeds, (1, 2)), base)
+        base = predict_noise(policy, "base", noise(), 501, embeds)
+        assert torch.equal(predict_noise(policy, "base", noise(), 501, embeds, (1, 2)), base)
         randomise(policy)
-        assert torch.equal(policy.noise_pred("base", noise(), 501, embeds), base)
-        assert not torch.equal(policy.noise_pred("base", noise(), 501, embeds, (1,)), base)
+        assert torch.equal(predict_noise(policy, "base", noise(), 501, embeds), base)
+        assert not torch.equal(predict_noise(policy, "base", noise(), 501, embeds, (1,)), base)
 
 
 def test_the_seed_decides_the_slots():
@@ -63,7 +63,7 @@ def test_the_seed_decides_the_slots():
 def test_misuse_is_refused():
     policy = Policy(tiny_unet(), slots=1, rank=2)
     with pytest.raises(ValueError, match="no shortcut"):
-        policy.noise_pred("shortcut", noise(), 501, torch.zeros(2, 3, 16))
+        predict_noise(policy, "shortcut", noise(), 501, torch.zeros(2, 3, 16))
     with pytest.raises(ValueError, match="rank"):
         Policy(tiny_unet(), rank=0)
 
@@ -75,8 +75,8 @@ def test_beside_the_weights_equals_merged_into_them(model):
         policy = Policy(tiny_unet().double(), tiny_unet(1).double(), slots=3, rank=2, lora=lora)
         randomise(policy)
         embeds = torch.randn((2, 3, 16), generator=torch.Generator().manual_seed(1)).double()
-        off = policy.noise_pred(model, noise(dtype=torch.float64), 501, embeds)
-        on = policy.noise_pred(model, noise(dtype=torch.float64), 501, embeds, (1, 3))
+        off = predict_noise(policy, model, noise(dtype=torch.float64), 501, embeds)
+        on = predict_noise(policy, model, noise(dtype=torch.float64), 501, embeds, (1, 3))
         policy.backward(on.square().mean())
         results.append([off, on, *(p.grad for slot in (1, 3) for p in policy.slot_parameters(slot))])
         assert all(p.grad is None for p in policy.slot_parameters(2))
@@ -90,7 +90,7 @@ def test_in_bfloat16_the_slots_and_their_gradients_are_float32():
     for dtype, lora in ((torch.float32, "merged"), (torch.bfloat16, "beside")):
         policy = Policy(tiny_unet().to(dtype), slots=2, rank=2, lora=lora)
         randomise(policy)
-        found = policy.noise_pred("base", noise(), 501, torch.ones(2, 3, 16), (1, 2))
+        found = predict_noise(policy, "base", noise(), 501, torch.ones(2, 3, 16), (1, 2))
         assert found.dtype == torch.float32
         policy.backward(found.square().mean())
         assert {tensor.dtype for p in policy.parameters() for tensor in (p, p.grad)} == {torch.float32}
@@ -137,5 +137,7 @@ def test_beside_the_weights_every_slot_costs(pipeline):
         executor.predict(Hop(501, 481, slots=slots, guidance=False), x, embeds)
         costs.append(executor.ledger.operations - before)
         with torch.no_grad():
-            assert costs[-1] == count_operations(lambda slots=slots: policy.noise_pred("base", x, 501, embeds, slots))
+            assert costs[-1] == count_operations(
+                lambda slots=slots: predict_noise(policy, "base", x, 501, embeds, slots)
+            )
     assert costs[0] < costs[1] < costs[2]

@@ -48,7 +48,7 @@ def root(tmp_path_factory) -> Path:
 
 def make(root: Path, *arguments: str):
     given = ["--params", str(SMOKE), "--results", str(root), "--figures", str(root / "figures"),
-             "--out", str(root / "report.html"), *arguments]  # fmt: skip
+             "--out", str(root / "report.html"), *arguments]
     return CliRunner().invoke(app, given)
 
 
@@ -124,7 +124,7 @@ def test_the_same_records_give_the_same_bytes(page, root):
 
 def test_wrong_input_is_one_line_and_status_2(root, tmp_path):
     for arguments in (("--results", str(tmp_path)), ("--claims", "nowhere.yaml"), ("--params", "nowhere.yaml"),
-                      ("--out", str(root))):  # fmt: skip
+                      ("--out", str(root))):
         result = make(root, *arguments)
         assert result.exit_code == 2
         assert result.stderr.startswith("error: ")
@@ -212,7 +212,7 @@ def test_it_works_in_a_browser(page, root, chromium, tmp_path):
          f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--window-size=1280,900",
          "--dump-dom", (tmp_path / "page.html").as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+    )
     assert [line for line in result.stderr.splitlines() if "CONSOLE" in line] == []
     seen = json.loads(unescape(re.search(r'data-seen="([^"]*)"', result.stdout)[1]))
     assert "data-hacked" not in result.stdout

@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import methods
-from benchmark.training.cell import Cell
 from benchmark.config import resolve
+from benchmark.records import Summary, artifacts
+from benchmark.records.files import RECORDS
 from benchmark.records.reader import read_tree
-from benchmark.records import Summary
-from benchmark.run import app
+from benchmark.run import main
 from benchmark.suites.mini import card
+from benchmark.training.cell import Cell
 
 pytestmark = pytest.mark.slow
 # Three prompts only, so that they come again and again.
@@ -42,6 +43,10 @@ def run(*arguments, out, **options):
 def only_folder(out):
     (folder,) = out.glob("mini/*/*/seed-*")
     return folder
+
+
+def artifacts_of(out):
+    return artifacts(out, only_folder(out))
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +102,9 @@ def test_the_main_job(finished):
     scores = pd.read_csv(folder / "scores.csv")
     test = scores[scores.split == "test"]
     assert test.groupby("when").symmetry.mean()["after"] == pytest.approx(summary.reward_after, abs=1e-5)
-    assert {p.name for p in folder.iterdir()} == {
-        "run.json", "environment.json", "log.csv", "curve.csv", "scores.csv", "summary.json", "lora",
-        "before_after.png", "samples.jpg",
-    }  # fmt: skip
-    assert not [p for p in folder.rglob("*") if p.name.endswith(".part")]
+    assert {p.name for p in folder.iterdir()} == set(RECORDS)
+    assert {p.name for p in artifacts_of(out).iterdir()} == {"lora", "before_after.png"}
+    assert not [p for p in out.rglob("*") if p.name.endswith(".part")]
     assert set(summary.prior_seconds) == {"shortcut"}
     assert summary.peak_memory_mb > 100
 
@@ -138,6 +141,7 @@ def test_evaluating_changes_nothing_of_training(finished, tmp_path):
     assert len(pd.read_csv(ours / "curve.csv")) == 7  # a point a step at most
     a, b = (pd.read_csv(folder / "log.csv").drop(columns="seconds") for folder in (ours, theirs))
     assert a.equals(b)
+    ours, theirs = artifacts_of(tmp_path), artifacts_of(whole)
     for part in sorted(p.relative_to(theirs) for p in (theirs / "lora").rglob("*.safetensors")):
         a, b = load_file(ours / part), load_file(theirs / part)
         assert all(a[name].equal(b[name]) for name in b)
@@ -175,7 +179,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(how, finished, tmp_path):
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 240
-    while not list(tmp_path.glob("mini/*/*/seed-*/checkpoint.pt")):
+    while not list(tmp_path.glob("artifacts/mini/*/*/seed-*/checkpoint.pt")):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.02)
@@ -183,16 +187,16 @@ def test_a_killed_run_resumes_to_the_same_numbers(how, finished, tmp_path):
     process.communicate(timeout=240)
     assert process.returncode == (130 if how == signal.SIGTERM else -how)
     if how == signal.SIGKILL:  # and the pipeline takes a stage's outputs away before it runs it again
-        for name in ("run.json", "environment.json", "log.csv"):
-            (only_folder(tmp_path) / name).unlink(missing_ok=True)  # killed before its first log.csv, perhaps
+        shutil.rmtree(only_folder(tmp_path))
         other_code_refuses_the_checkpoint(arguments, tmp_path)
     result = run(*arguments, out=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "resumed at step" in result.stdout
-    ours, theirs = only_folder(tmp_path), only_folder(whole)
+    ours, theirs = artifacts_of(tmp_path), artifacts_of(whole)
     for part in sorted(p.relative_to(theirs) for p in (theirs / "lora").rglob("*.safetensors")):
         a, b = load_file(ours / part), load_file(theirs / part)
         assert all(a[name].equal(b[name]) for name in b)
+    ours, theirs = only_folder(tmp_path), only_folder(whole)
     assert (ours / "scores.csv").read_text() == (theirs / "scores.csv").read_text()
     a, b = (pd.read_csv(folder / "curve.csv") for folder in (ours, theirs))
     columns = [c for c in a.columns if "seconds" not in c]
@@ -204,7 +208,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(how, finished, tmp_path):
 
 def other_code_refuses_the_checkpoint(arguments, out):
     """A checkpoint knows what it belongs to."""
-    path = only_folder(out) / "checkpoint.pt"
+    path = artifacts_of(out) / "checkpoint.pt"
     content = path.read_bytes()
     state = torch.load(path, weights_only=True)
     torch.save(state | {"identity": state["identity"] | {"method": "0"}}, path)
@@ -232,7 +236,7 @@ def test_the_lora_of_a_run_loads_in_plain_diffusers(tmp_path):
     result = run("--method", "draft-k", "--budget", "1step", *SMALL, out=tmp_path)
     assert result.returncode == 0, result.stderr
     pipeline = StableDiffusionPipeline.from_pretrained(card.PIPELINE)
-    pipeline.load_lora_weights(only_folder(tmp_path) / "lora")
+    pipeline.load_lora_weights(artifacts_of(tmp_path) / "lora")
     updates = [m.lora_B["default_0"].weight for m in pipeline.unet.modules() if hasattr(m, "lora_B")]
     assert updates
     assert all(weight.abs().max() > 0 for weight in updates)
@@ -256,7 +260,7 @@ def test_the_lora_of_a_run_loads_in_plain_diffusers(tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(arguments, words, tmp_path):
-    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -266,7 +270,7 @@ def test_bad_input_is_one_line_and_writes_nothing(arguments, words, tmp_path):
 @pytest.mark.parametrize(("content", "words"), [(b"\n \n", "is empty"), ("a café".encode("latin-1"), "not UTF-8")])
 def test_a_bad_prompt_file_is_one_line_and_writes_nothing(content, words, tmp_path):
     (tmp_path / "prompts.txt").write_bytes(content)
-    result = CliRunner().invoke(app, ["--prompts", str(tmp_path / "prompts.txt"), "--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(main, ["--prompts", str(tmp_path / "prompts.txt"), "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -276,7 +280,7 @@ def test_a_bad_prompt_file_is_one_line_and_writes_nothing(content, words, tmp_pa
 def test_every_method_runs_from_the_command_line(tmp_path):
     """One real step of each, through trainer, evaluation and records."""
     for name in methods.names():
-        result = CliRunner().invoke(app, ["--method", name, "--budget", "1step", *SMALL, "--out", str(tmp_path)])
+        result = CliRunner().invoke(main, ["--method", name, "--budget", "1step", *SMALL, "--out", str(tmp_path)])
         assert result.exit_code == 0, (name, result.output)
     summaries = [Summary.model_validate_json(p.read_text()) for p in tmp_path.rglob("summary.json")]
     assert {s.method for s in summaries} == set(methods.names())

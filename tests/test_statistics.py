@@ -49,7 +49,7 @@ def test_crossed_interval_refuses_other_shapes(shape):
 def test_stratified_bootstrap_of_a_mean_agrees_with_its_standard_error():
     rng = np.random.default_rng(0)
     tasks = [rng.normal(loc, 1, size=200) for loc in (0, 5)]
-    found = statistics.stratified_bootstrap(tasks, lambda parts: float(np.mean([p.mean() for p in parts])))
+    found = statistics.stratified_bootstrap(tasks, lambda parts: np.mean([p.mean(-1) for p in parts], 0))
     error = np.sqrt(sum(stats.sem(task) ** 2 for task in tasks)) / 2
     assert found.value == pytest.approx(np.mean([t.mean() for t in tasks]))
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)  # not the tasks' distance of 5

@@ -1,12 +1,13 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from conftest import call, refused
 
+from benchmark import tune
 from benchmark.records.profile import read_rates
+from benchmark.run import main as run_main
 from benchmark.tune import grown, winners
 
 ROOT = Path(__file__).parents[1]
@@ -41,16 +42,15 @@ def test_the_command(tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(profile))
     folder = tmp_path / "results/mini/tuning"
 
-    def run(*arguments, module="benchmark.tune"):
-        line = [sys.executable, "-m", module, "--params", str(tmp_path / "params.yaml"), "--reward", "symmetry",
-                "--out", str(tmp_path / "results"), *arguments]  # fmt: skip
-        return subprocess.run(line, capture_output=True, text=True, timeout=500, check=False)
+    def run(*arguments, main=tune.main):
+        given = ("--params", tmp_path / "params.yaml", "--reward", "symmetry", "--out", tmp_path / "results")
+        return call(main, *given, *arguments)
 
-    def tune(*arguments):
-        return run("--runs", str(tmp_path / "runs"), *arguments)
+    def tuned(*arguments):
+        return run("--runs", tmp_path / "runs", *arguments)
 
-    result = tune("--method", "draft_k k=2")
-    assert result.returncode == 0, result.stderr + result.stdout
+    result = tuned("--method", "draft_k k=2")
+    assert result.exit_code == 0, result.output
     table = pd.read_csv(folder / "symmetry.csv")
     assert table.learning_rate.tolist() == [1e-4, 1e-3]
     assert (table.status == "done").all()
@@ -61,14 +61,12 @@ def test_the_command(tmp_path):
     made = set((tmp_path / "runs").rglob("summary.json"))
     for path in made:
         path.unlink()
-    assert tune("--method", "draft_k k=2").returncode == 0
+    assert tuned("--method", "draft_k k=2").exit_code == 0
     assert not set((tmp_path / "runs").rglob("summary.json"))
     assert read_rates(folder / "symmetry.yaml") == rates
     assert pd.read_csv(folder / "symmetry.csv").equals(table)
 
-    unknown = run("--method", "shortft", module="benchmark.run")
-    assert (unknown.returncode, len(unknown.stderr.strip().splitlines())) == (2, 1)
-    assert "no rate for shortft" in unknown.stderr
+    unknown = run("--method", "shortft", main=run_main)
+    assert refused(unknown, "no rate for shortft")
     assert "benchmark.tune" in unknown.stderr
-    nothing = run("--reward", "pickscore", "--runs", str(tmp_path / "runs"))
-    assert (nothing.returncode, len(nothing.stderr.strip().splitlines())) == (2, 1)
+    assert refused(run("--reward", "pickscore", "--runs", tmp_path / "runs"))

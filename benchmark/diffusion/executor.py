@@ -72,6 +72,12 @@ class Executor:
         self._alphas_cumprod = self._sampler.alphas_cumprod.double().tolist()
         self._final_alpha_cumprod = float(self._sampler.final_alpha_cumprod)
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Of one image's latents, (C, h, w)."""
+        config = self.policy.unet.config
+        return config.in_channels, config.sample_size, config.sample_size
+
     def grid(self, steps: int | None = None) -> list[int]:
         """Timesteps, descending, of a chain of ``steps`` steps; None: those of the base chain."""
         if steps is None:
@@ -91,11 +97,7 @@ class Executor:
         return self._final_alpha_cumprod if t == END else self._alphas_cumprod[t]
 
     def run(
-        self,
-        plan: Plan,
-        latents: torch.Tensor,
-        prompt_embeds: torch.Tensor,
-        generator: torch.Generator | None = None,
+        self, plan: Plan, latents: torch.Tensor, prompt_embeds: torch.Tensor, generator: torch.Generator | None = None
     ) -> torch.Tensor:
         """Carry ``latents`` (B, C, h, w) along the plan; the result has the gradient that the plan's hops keep.
 
@@ -198,5 +200,4 @@ class Executor:
             return measure(lambda: call(x), [x] * backward)
 
         self.ledger.call("decoder", len(latents), backward, cost, backward)
-        self.ledger.images += len(latents)
         return images

@@ -6,8 +6,10 @@ so that a budget in operations is the same on every machine and counting costs n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -71,6 +73,26 @@ class Ledger:
 
     def __post_init__(self):
         self._costs: dict[Hashable, tuple[int, int]] = {}
+        self._paused = False
+        self._kinds: Counter | None = None
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is called inside is off the clock: nothing is entered."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    @contextlib.contextmanager
+    def kinds(self) -> Iterator[Counter]:
+        """Count the calls made inside by their kind: (part, images, key, backward). They are entered as always."""
+        self._kinds = found = Counter()
+        try:
+            yield found
+        finally:
+            self._kinds = None
 
     def call(
         self,
@@ -82,14 +104,22 @@ class Ledger:
         recomputed: bool = False,
     ) -> None:
         """Enter a call of ``part`` on ``images`` images. ``cost()`` measures one image, once per ``key``."""
+        if self._paused:
+            return
         if (part, key) not in self._costs:
             self._costs[part, key] = cost()
         forward, back = self._costs[part, key]
         setattr(self, f"{part}_forwards", getattr(self, f"{part}_forwards") + images)
         self.operations += forward * images
+        if part == "decoder":
+            self.images += images
         if backward:
             setattr(self, f"{part}_backwards", getattr(self, f"{part}_backwards") + images)
             self.operations += back * images
         if recomputed:
             self.denoiser_recomputations += images
             self.operations += forward * images
+        if self._kinds is not None:
+            self._kinds[part, images, key, backward] += 1
+            if recomputed:
+                self._kinds[part, images, (*key[:2], False, False), False] += 1

@@ -1,6 +1,6 @@
-"""What a run's folder holds. Everything is written atomically: a file is there whole or not at all.
+"""The files of a run. Everything is written atomically: a file is there whole or not at all.
 
-Reading records needs no torch, so only what needs it imports it.
+Records, small enough for git, in ROOT/suite/reward/variant/seed-n:
 
 run.json          resolved configuration and fingerprints
 environment.json  versions, device, threads, commit
@@ -8,14 +8,21 @@ log.csv           one row per optimiser step
 curve.csv         one row per evaluation along the budget, from start to end
 scores.csv        one row per evaluated image: when, split, prompt, every reward, oracle
 summary.json      the run in numbers (``Summary``)
+samples.jpg       the same noise: base model above, tuned below, the first held-out prompts in order
+
+Artifacts, in ROOT/artifacts/suite/reward/variant/seed-n:
+
 lora/             the tuned LoRA in diffusers' format
-before_after.png  the same noise before and after
-samples.jpg       the same without words: base model above, tuned below, the first held-out prompts in order
+before_after.png  samples.jpg with prompts and rewards
 checkpoint.pt     where an unfinished run goes on; gone once it is done
+error.txt         why a run failed
+
+Reading records needs no torch, so only what needs it imports it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -24,6 +31,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -90,9 +98,18 @@ def run_folder(root: Path, suite: str, reward: str, name: str, seed: int | str) 
     return root / suite / file_name(reward) / name / f"seed-{seed}"
 
 
-def _part(path: Path) -> Path:
-    """Where a file is written before it takes its place; two processes never share one."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+def artifacts(root: Path, folder: Path) -> Path:
+    """Where the artifacts lie of the run below ``root`` whose records are in ``folder``."""
+    return root / "artifacts" / folder.relative_to(root)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that takes its place when all is written; two processes never share one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    yield part
+    os.replace(part, path)
 
 
 def remove_parts(folder: Path) -> None:
@@ -103,10 +120,8 @@ def remove_parts(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content) -> None:
@@ -131,11 +146,13 @@ def read_summary(folder: Path) -> Summary | None:
         return None
 
 
-def clear(folder: Path) -> None:
-    """Remove a run's records, its identity last: what is left of a half-cleared folder is never resumed."""
-    shutil.rmtree(folder / "lora", ignore_errors=True)
-    for name in ("checkpoint.pt", "summary.json", "scores.csv", "log.csv", "curve.csv", "before_after.png",
-                 "samples.jpg", "error.txt", "environment.json", "run.json"):  # fmt: skip
+RECORDS = ("summary.json", "scores.csv", "log.csv", "curve.csv", "samples.jpg", "environment.json", "run.json")
+
+
+def clear(folder: Path, beside: Path) -> None:
+    """Remove a run's artifacts and records, its identity last: what is left of a half-cleared run is never resumed."""
+    shutil.rmtree(beside, ignore_errors=True)
+    for name in RECORDS:
         (folder / name).unlink(missing_ok=True)
 
 
@@ -143,9 +160,8 @@ def save_state(path: Path, state: dict) -> None:
     """``torch.save`` whole or not at all."""
     import torch
 
-    part = _part(path)
-    torch.save(state, part)
-    os.replace(part, path)
+    with whole(path) as part:
+        torch.save(state, part)
 
 
 def peak_memory_mb(device: str) -> float:

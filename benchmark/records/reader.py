@@ -64,7 +64,7 @@ def read_run(folder: Path) -> tuple[dict, pd.DataFrame | None]:
     curve = None
     if summary.reward_after is not None:
         oracle = ["oracle"] * (summary.oracle_after is not None)
-        scores = read_csv(folder / "scores.csv", [summary.reward, *oracle], ["split", "prompt", "when"])
+        scores = read_scores(folder, (summary.reward, *oracle))
         check_scores(scores, summary, settings)
         curve = read_csv(folder / "curve.csv", ["share", "step", "operations", summary.reward])
         if len(curve) < 2:
@@ -102,25 +102,42 @@ def read_csv(path: Path, numbers: list[str], texts: list[str] = []) -> pd.DataFr
     return table
 
 
-def check_scores(scores: pd.DataFrame, summary: Summary, settings: dict) -> None:
+Scores = dict[tuple[str, str], pd.DataFrame]  # the images' scores of a run by split and when: before or after tuning
+
+
+def read_scores(folder: Path, numbers: tuple[str, ...] = ()) -> Scores:
+    """A run's scores.csv, with at least these columns of numbers. Raises BadRun."""
+    path = folder / "scores.csv"
+    return _scores(path, numbers, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _scores(path: Path, numbers: tuple[str, ...], changed: int) -> Scores:
+    """As it was at ``changed``: tables, verdicts and figures ask for the same file again and again."""
+    table = read_csv(path, [*numbers], ["split", "prompt", "when"])
+    return {key: rows.reset_index(drop=True) for key, rows in table.groupby(["split", "when"], sort=False)}
+
+
+def check_scores(scores: Scores, summary: Summary, settings: dict) -> None:
     """The images' scores must be those that the summary speaks of."""
-    means = scores[scores.split == settings.get("split")].groupby("when")[summary.reward].mean()
     for when, value in (("before", summary.reward_before), ("after", summary.reward_after)):
-        if when not in means or not np.isclose(means[when], value, rtol=1e-4, atol=1e-4):
+        rows = scores.get((settings.get("split"), when))
+        if rows is None or not np.isclose(rows[summary.reward].mean(), value, rtol=1e-4, atol=1e-4):
             raise BadRun(f"scores.csv does not give summary.json's reward_{when} = {value:g}")
+    splits = dict.fromkeys(split for split, _ in scores)
     for split, has in (("combinations", summary.combinations), ("train", summary.training)):
-        if has and split not in set(scores.split):
+        if has and split not in splits:
             raise BadRun(f"scores.csv has no images of the split {split!r}, of which summary.json speaks")
-    for split, rows in scores.groupby("split"):
-        prompts = [list(part.prompt) for _, part in rows.groupby("when")]
-        if len(prompts) != 2 or prompts[0] != prompts[1]:
+    for split in splits:
+        before, after = (scores.get((split, when)) for when in ("before", "after"))
+        if before is None or after is None or not before.prompt.equals(after.prompt):
             raise BadRun(f"scores.csv has other prompts after tuning than before, split {split!r}")
 
 
-def evaluated(scores: pd.DataFrame) -> str:
+def evaluated(scores: Scores) -> str:
     """A hash of the prompts of every split: what is compared prompt by prompt has to agree in it."""
-    before = scores[scores.when == "before"]
-    return hashlib.sha256(before[["split", "prompt"]].to_csv(index=False).encode()).hexdigest()[:16]
+    prompts = [(split, rows.prompt.tolist()) for (split, when), rows in scores.items() if when == "before"]
+    return hashlib.sha256(repr(prompts).encode()).hexdigest()[:16]
 
 
 def read_tree(root: str | Path) -> Tables:
@@ -137,28 +154,18 @@ def read_tree(root: str | Path) -> Tables:
         if curve is not None:
             names = ("folder", "suite", "method", "reward", "seed", "options")
             curves.append(curve.assign(**{name: row[name] for name in names}))
-    return Tables(
-        pd.DataFrame(rows), pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(),
-        pd.DataFrame(problems, columns=["folder", "problem"]),
-    )  # fmt: skip
-
-
-@functools.lru_cache(maxsize=1024)
-def _scores(path: Path, changed: int) -> pd.DataFrame:
-    """A run's scores.csv as it was at ``changed``: tables, verdicts and figures ask for it again and again."""
-    return pd.read_csv(path)
+    found = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
+    return Tables(pd.DataFrame(rows), found, pd.DataFrame(problems, columns=["folder", "problem"]))
 
 
 def paired_scores(folders: list[str], column: str, split: str) -> np.ndarray:
     """Change of a score from before to after tuning, (runs, prompts); the runs must have the same prompts."""
     changes, prompts = [], None
     for folder in folders:
-        path = Path(folder) / "scores.csv"
-        scores = _scores(path, path.stat().st_mtime_ns)
-        wide = scores[scores.split == split].groupby("when")
-        before, after = (wide.get_group(when).reset_index(drop=True) for when in ("before", "after"))
-        prompts = list(before.prompt) if prompts is None else prompts
-        if list(after.prompt) != prompts:
+        scores = read_scores(Path(folder))
+        before, after = (scores[split, when] for when in ("before", "after"))
+        prompts = before.prompt if prompts is None else prompts
+        if not after.prompt.equals(prompts):
             raise ValueError(f"{folder} was evaluated on other prompts than {folders[0]}")
         changes.append((after[column] - before[column]).to_numpy())
     return np.array(changes)

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .files import file_name, read_json
 from .profile import CellKey, Profile, ProfileError, rate_file, read_rates
 from .protocol import PROTOCOL_VERSION
 from .reader import BadRun, paired_scores, read_csv, read_tree
-from .files import file_name, read_json
 
 GPU_COLUMNS = {"variant", "batch", "seconds", "images_per_second", "peak_mb", "ratio", "share"}
 EARLIER = {"fidelity": "shortcut", "placement": "acting"}  # names of the probes' folders in older trees
@@ -75,7 +75,7 @@ def odd_ones(runs: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)  # records are themselves: they can be the key of a cache
 class Results:
     """The records of one suite.
 
@@ -183,11 +183,14 @@ class Results:
 
     # -- the probes; None where they were not made
 
+    def file(self, *path: str) -> Path:
+        """Where a probe's file lies; in older trees in a folder of another name."""
+        folder, file = self.root / self.suite, self.root.joinpath(self.suite, *path)
+        return file if file.exists() else folder.joinpath(EARLIER.get(path[0], path[0]), *path[1:])
+
     def _table(self, *path: str, settings: str, numbers: str, texts: str) -> pd.DataFrame | None:
         """A probe's table with at least these columns; ``settings``: the file beside it that says how it was made."""
-        file = self.root.joinpath(self.suite, *path)
-        if not file.exists() and path[0] in EARLIER:
-            file = self.root.joinpath(self.suite, EARLIER[path[0]], *path[1:])
+        file = self.file(*path)
         if not file.exists() or (read_json(file.parent / settings) or {}).get("random_weights"):
             return None  # of models with random weights: no result
         try:
@@ -224,6 +227,12 @@ class Results:
         """Gains of tuned LoRAs that are on at some steps of the sampler alone (``benchmark.placement``)."""
         name, numbers = file_name(reward), "gain gain_low gain_high"
         return self._table("placement", f"{name}.csv", settings=f"{name}.json", numbers=numbers, texts="variant steps")
+
+    @cached_property
+    def about(self) -> dict:
+        """Titles of suite, methods and rewards, and the methods' plans, as far as ``benchmark.about`` was run."""
+        content = read_json(self.root / self.suite / "about.json") or {}
+        return {name: part for name, part in content.items() if isinstance(part, dict)}
 
     @cached_property
     def cost(self) -> pd.DataFrame | None:

@@ -1,7 +1,7 @@
 """Rewards: what turns images and prompts into scores, and their sums by expression."""
 
 from .expression import canonical, combine, names_in
-from .interface import Counted, Reward, RewardError
+from .interface import Reward, RewardError
 from .pixels import PIXEL_REWARDS
 
-__all__ = ["PIXEL_REWARDS", "Counted", "Reward", "RewardError", "canonical", "combine", "names_in"]
+__all__ = ["PIXEL_REWARDS", "Reward", "RewardError", "canonical", "combine", "names_in"]

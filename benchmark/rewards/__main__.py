@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 from transformers.utils import logging
 
+from ..cli import console, show
 from .published import weights_folder
 from .published.check import GOLDEN, TOLERANCE, images, record
 from .published.check import check as run
@@ -40,24 +40,19 @@ def check(
     """
     logging.disable_progress_bar()
     results = list(run(weights or weights_folder(), device, golden))
-    table = Table("reward", "version", *(Column(name, no_wrap=True) for name in (*images(), "recorded")))
-    for result in results:
-        if result.scores is None:
-            cells = ["-"] * len(images()) + ["missing"]
-        else:
-            verdict = "no recorded score"
-            if result.recorded is not None:
-                verdict = "as recorded" if result.difference <= TOLERANCE else f"differs by {result.difference:.4f}"
-            cells = [*(f"{score:.4f}" for score in result.scores.values()), verdict]
-        table.add_row(result.name, result.version, *cells)
-    console = Console()
-    console.print(table)
+    rows = [
+        {"reward": result.name, "version": result.version}
+        | {name: f"{result.scores[name]:.4f}" if result.scores else "-" for name in images()}
+        | {"recorded": result.verdict}
+        for result in results
+    ]
+    show("", pd.DataFrame(rows))
     for result in results:
         if result.missing:
-            console.print(escape(result.missing), soft_wrap=True, highlight=False)
+            console.print(escape(result.missing))
     if write:
         record(results, golden)
-        console.print(f"recorded in {escape(str(golden))}", soft_wrap=True, highlight=False)
+        console.print(f"recorded in {escape(str(golden))}")
     elif any(result.difference > TOLERANCE for result in results):
         raise typer.Exit(1)
 

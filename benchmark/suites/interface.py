@@ -15,10 +15,14 @@ from diffusers.utils import logging as diffusers_logging
 from pydantic import BaseModel, ConfigDict
 from transformers.utils import logging as transformers_logging
 
-from ..rewards import PIXEL_REWARDS, Reward, RewardError, canonical, combine, names_in
+from ..errors import InputError
+from ..rewards import PIXEL_REWARDS, Reward, canonical, combine, names_in
+
+# What a pipeline of Stable Diffusion is made without.
+NO_SAFETY_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
-class SuiteError(Exception):
+class SuiteError(InputError):
     """A suite's files are missing or corrupt; the message names the file and says what to do."""
 
 
@@ -69,7 +73,7 @@ class Suite(abc.ABC):
 
     @abc.abstractmethod
     def check(self, reward: str | None = None, shortcut: bool = True) -> None:
-        """Raise SuiteError if a file is missing or corrupt: of the base model, of a reward, of the few-step model."""
+        """Raise InputError if a file is missing or corrupt: of the base model, of a reward, of the few-step model."""
 
     @abc.abstractmethod
     def fingerprint(self, shortcut: bool) -> str:
@@ -173,11 +177,7 @@ class Suite(abc.ABC):
 
     def _plain_reward(self, name: str) -> Reward:
         if name not in self._rewards:
-            try:
-                reward = PIXEL_REWARDS[name]() if name in PIXEL_REWARDS else self.load_learned_reward(name)
-            except RewardError as error:
-                raise SuiteError(str(error)) from None
-            self._rewards[name] = reward
+            self._rewards[name] = PIXEL_REWARDS[name]() if name in PIXEL_REWARDS else self.load_learned_reward(name)
         return self._rewards[name].to(self.device)
 
     def park(self, text: str) -> None:

@@ -15,74 +15,30 @@ from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-import methods
-
-from .. import records, suites
-from ..config import RunConfig, Settings, read_prompts
-from ..diffusion import Executor, Plan, Policy, sampler_plan
+from .. import records
+from ..config import RunConfig
+from ..diffusion import Plan, sampler_plan
 from .evaluation import VARIED, VARIED_ON_CURVE, Evaluation, evaluate
+from .identity import code_fingerprint, identity
 from .pictures import before_and_after, thumbnails
-from ..records.protocol import PROTOCOL_VERSION
-from .trainer import LOG_COLUMNS, Diverged, Trainer
+from .trainer import LOG_COLUMNS, Diverged
+from .workbench import Workbench
 
-ROOT = Path(__file__).parent
-
-
-def _digest(*paths: Path) -> str:
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
-
-
-def code_fingerprint() -> str:
-    """A hash of the code that every method's numbers come from."""
-    shared = ["cell.py", "config.py", "trainer.py", "evaluation.py", "ledger.py", "diffusion/*.py", "rewards/*.py"]
-    shared += ["rewards/published/*.py", "suites/*.py", "suites/*/*.py"]
-    files = [path for pattern in shared for path in sorted(ROOT.glob(pattern))]
-    return _digest(*files, Path(methods.interface.__file__))
-
-
-def identity(config: RunConfig) -> dict:
-    """What a folder's records belong to: configuration, method, weights, training prompts where given, and code.
-
-    Finished records stay valid when only the shared ``code`` changes: what changes numbers gets a new ``protocol``,
-    and a test reproduces a recorded cell. An unfinished run is resumed by the very code that began it.
-    """
-    return {
-        "config": config.model_dump(mode="json"),
-        "protocol": PROTOCOL_VERSION,
-        "method": _digest(methods.source(config.method)),
-        "weights": config.build_suite().fingerprint(config.build_method().needs_shortcut),
-        "prompts": _digest(*([Path(config.prompts)] if config.prompts else [])),
-        "code": code_fingerprint(),
-    }
-
-
-def finished(folder: Path, config: RunConfig) -> records.Summary | None:
-    """The summary of a finished run of this configuration, or None."""
-    summary, there = records.read_summary(folder), records.read_json(folder / "run.json") or {}
-    now = identity(config)
-    same = all(there.get(part) == now[part] for part in now if part != "code")
-    if not same or summary is None or summary.status not in ("done", "diverged"):
-        return None
-    tables = () if summary.reward_after is None else ("scores.csv", "curve.csv")
-    return summary if all((folder / name).is_file() for name in tables) else None
-
-
-def build_executor(suite: suites.Suite, settings: Settings, slots: int, shortcut: bool, seed: int) -> Executor:
-    """The executor of a loaded suite's base model, to which it adds ``slots`` LoRA slots in place."""
-    few_step = suite.shortcut if shortcut else None  # first: a copy of the UNet as it is
-    policy = Policy(suite.pipeline.unet, few_step, slots, settings.rank, seed, lora=suite.lora)
-    if settings.compile:
-        policy.compile()
-    return Executor(
-        policy, suite.pipeline.vae, suite.pipeline.scheduler, suite.embed([""]),
-        settings.guidance_scale or suite.guidance_scale, suite.shortcut_guidance_scale, suite.steps, settings.spacing,
-    )  # fmt: skip
+COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    TextColumn("{task.percentage:>3.0f}%"),
+    TextColumn("step {task.fields[step]}  reward {task.fields[reward]}"),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
 
 
 class Cell:
     """One run of a configuration. Call it; set ``stop`` to end it after the current step.
 
-    With several processes all of them train, and the main one evaluates and writes.
+    Records go to ``folder`` below ``root``, artifacts beside them (``records.artifacts``). With several processes all
+    of them train, and the main one evaluates and writes.
     """
 
     def __init__(
@@ -95,27 +51,16 @@ class Cell:
         checkpoint_seconds: float = 20.0,
     ):
         self.config, self.folder, self.root = config, folder, root
+        self.artifacts = records.artifacts(root, folder)
         self.console, self.checkpoint_seconds = console, checkpoint_seconds
-        # First of all: with several processes it decides which device is this one's.
-        self.accelerator = Accelerator(
-            cpu=config.device == "cpu", log_with=track, project_dir=folder if track else None
-        )
-        several = self.accelerator.num_processes > 1
-        self.suite = config.load_suite(str(self.accelerator.device) if several else None)
-        self.method = config.build_method()
-        settings = config.settings
-        self.executor = build_executor(self.suite, settings, self.method.slots, self.method.needs_shortcut, config.seed)
-        self.policy = self.executor.policy
-        prompts = (
-            read_prompts(Path(config.prompts))
-            if config.prompts
-            else self.suite.prompts("train", settings.train_prompts)
-        )
-        self.suite.embed(prompts)  # all at once: a resumed run then finds the same numbers as one in one piece
+        cpu = config.device == "cpu"
+        self.accelerator = Accelerator(cpu=cpu, log_with=track, project_dir=folder if track else None)
+        bench = Workbench(config, accelerator=self.accelerator)
+        self.suite, self.method, self.executor, self.policy = bench.suite, bench.method, bench.executor, bench.policy
+        self.trainer = bench.trainer
         if track:
             self.accelerator.init_trackers("benchmark", config=_flat(config.model_dump(mode="json")))
-        reward = self.suite.reward(config.reward)
-        self.trainer = Trainer(config, self.suite, self.executor, self.method, reward, prompts, self.accelerator)
+        self.sampler = self.method.sampler_plan(self.executor.timesteps)
         self.curve: list[dict[str, float]] = []
         self.initial = self.sound = self.policy.state_dict()  # sound: as of the last evaluation with finite scores
         self.stop = False
@@ -144,13 +89,11 @@ class Cell:
         settings, trainer = self.config.settings, self.trainer
         size = min(settings.curve_prompts, settings.test_prompts), VARIED_ON_CURVE
         result, before = result.first(*size), before.first(*size)
-        self.curve.append(
-            {"share": point / settings.curve_points, "step": trainer.step, "seconds": trainer.seconds,
-             "operations": self.executor.ledger.operations, "images": self.executor.ledger.images}
-            | {column: _finite(float(result.scores[column].mean())) for column in result.scores.columns[2:]}
-            | {"diversity": _finite(result.diversity), "drift": _finite(result.drift(before)),
-               "evaluation_seconds": result.seconds}
-        )  # fmt: skip
+        row = {"share": point / settings.curve_points, "step": trainer.step, "seconds": trainer.seconds}
+        row |= {name: getattr(self.executor.ledger, name) for name in ("operations", "images")}
+        row |= {column: _finite(float(result.scores[column].mean())) for column in result.scores.columns[2:]}
+        row |= {"diversity": _finite(result.diversity), "drift": _finite(result.drift(before))}
+        self.curve.append(row | {"evaluation_seconds": result.seconds})
         if self._is_finite(result):
             self.sound = self.policy.state_dict()
 
@@ -163,7 +106,7 @@ class Cell:
         point = int(self.trainer.progress * points + 1e-9)
         if point < points and (not self.curve or point > round(self.curve[-1]["share"] * points)):
             if self.accelerator.is_main_process:
-                result = self._evaluate(self.method.sampler_plan(self.executor.timesteps), curve=True)
+                result = self._evaluate(self.sampler, curve=True)
                 self._add_point(point, result, before)
             self.accelerator.wait_for_everyone()
 
@@ -172,15 +115,14 @@ class Cell:
         settings, suite = self.config.settings, self.suite
         reward = self.config.reward
         extra = None if reward in suite.scored_rewards() else [reward, suite.reward(reward).version]
-        key = [suite.fingerprint(False), self.executor.guidance_scale, self.executor.timesteps, settings.test_prompts,
-               settings.split, settings.train_prompts, identity(self.config)["prompts"], extra, code_fingerprint(),
-               torch.__version__, torch.get_num_threads(), self.config.device, settings.precision]  # fmt: skip
+        key = [suite.fingerprint(False), self.executor.guidance_scale, self.executor.timesteps]
+        key += [settings.test_prompts, settings.split, settings.train_prompts, identity(self.config)["prompts"], extra]
+        key += [code_fingerprint(), torch.__version__, torch.get_num_threads(), self.config.device, settings.precision]
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
-        path = self.root / self.config.suite / "base" / f"{name}.pt"
+        path = self.root / "artifacts" / self.config.suite / "base" / f"{name}.pt"
         if path.exists():
             return Evaluation.from_state(torch.load(path, weights_only=True))
         result = self._evaluate(sampler_plan(self.executor.timesteps, lambda t: ()))
-        path.parent.mkdir(parents=True, exist_ok=True)
         records.save_state(path, result.to_state())
         return result
 
@@ -191,27 +133,22 @@ class Cell:
             return
         state = self.trainer.state_dict() | {"curve": self.curve, "sound": self.sound}
         state["identity"] = identity(self.config)
-        records.save_state(self.folder / "checkpoint.pt", state)
+        records.save_state(self.artifacts / "checkpoint.pt", state)
         log = pd.DataFrame(self.trainer.log, columns=LOG_COLUMNS)
         records.write_text(self.folder / "log.csv", log.to_csv(index=False))
 
     def train(self, before: Evaluation | None) -> records.Status:
         """Train to the end of the budget; ``before`` is the base model's evaluation, on the main process."""
         trainer = self.trainer
-        checkpoint = self.folder / "checkpoint.pt"
+        checkpoint = self.artifacts / "checkpoint.pt"
         if checkpoint.exists():
             state = torch.load(checkpoint, weights_only=True)
             trainer.load_state_dict(state)
             self.curve, self.sound = state["curve"], state["sound"]
             self.console.print(f"resumed at step {trainer.step} ({min(trainer.progress, 1):.0%} of the budget)")
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("step {task.fields[step]}  reward {task.fields[reward]}"),
-            TimeElapsedColumn(), TimeRemainingColumn(),
-        )  # fmt: skip
         saved, told, recent = trainer.seconds, trainer.progress, [row[1] for row in trainer.log[-20:]]
         try:
-            with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
+            with Progress(*COLUMNS, console=self.console, disable=not self.console.is_terminal) as bar:
                 task = bar.add_task("training", total=1.0, step=trainer.step, reward="")
                 for row in trainer.steps():
                     recent = [*recent[-19:], row["reward"]]
@@ -254,24 +191,30 @@ class Cell:
         oracle = "oracle" in before.scores
         trained = {reward, "oracle", *self.suite.reward_weights(reward)}
         others = [c for c in before.scores.columns[2:] if c not in trained]
+        seen = [reward, *(["oracle"] * oracle)]
         return records.Summary(
-            status=status, suite=self.config.suite, method=self.config.method, reward=reward, seed=self.config.seed,
-            budget=self.config.budget, steps=trainer.step, seconds=trainer.seconds,
+            **self.config.model_dump(include={"suite", "method", "reward", "seed", "budget"}),
+            **dataclasses.asdict(self.executor.ledger),
+            status=status,
+            steps=trainer.step,
+            seconds=trainer.seconds,
             evaluation_seconds=after.seconds if after else 0.0,
-            reward_before=pair(reward)[0], reward_after=pair(reward)[1], reward_se=error(reward),
+            reward_before=pair(reward)[0],
+            reward_after=pair(reward)[1],
+            reward_se=error(reward),
             oracle_before=pair("oracle")[0] if oracle else None,
             oracle_after=pair("oracle")[1] if oracle else None,
             oracle_se=error("oracle") if oracle else None,
-            diversity_before=before.diversity, diversity_after=after and _finite(after.diversity),
+            diversity_before=before.diversity,
+            diversity_after=after and _finite(after.diversity),
             drift=after and _finite(after.drift(before)),
             peak_memory_mb=records.peak_memory_mb(self.config.device),
             random_weights=self.suite.random_weights,
             prior_seconds=self.suite.prior_seconds(self.method.needs_shortcut, reward),
             heldout={name: pair(name) for name in others},
-            combinations={name: pair(name, "combinations") for name in [reward, *(["oracle"] * oracle)]},
-            training={name: pair(name, "train") for name in [reward, *(["oracle"] * oracle)]},
-            **dataclasses.asdict(self.executor.ledger),
-        )  # fmt: skip
+            combinations={name: pair(name, "combinations") for name in seen},
+            training={name: pair(name, "train") for name in seen},
+        )
 
     def write(self, summary: records.Summary) -> None:
         records.write_text(self.folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
@@ -281,8 +224,9 @@ class Cell:
         main, before = self.accelerator.is_main_process, None
         if main:
             self.folder.mkdir(parents=True, exist_ok=True)
-            records.remove_parts(self.folder)
-            (self.folder / "error.txt").unlink(missing_ok=True)
+            for place in (self.folder, self.artifacts):
+                records.remove_parts(place)
+            (self.artifacts / "error.txt").unlink(missing_ok=True)
             records.write_json(self.folder / "run.json", identity(self.config))
             records.write_json(self.folder / "environment.json", records.environment(self.config.device))
         try:
@@ -300,7 +244,7 @@ class Cell:
                 status, after = self.finish(status, before)
         except BaseException as error:
             if main:
-                records.write_text(self.folder / "error.txt", traceback.format_exc())
+                records.write_text(self.artifacts / "error.txt", traceback.format_exc())
                 if before:
                     status = "failed" if isinstance(error, Exception) else "interrupted"
                     self.write(self.summary(status, before, None))
@@ -308,7 +252,7 @@ class Cell:
         summary = self.summary(status, before, after)
         self.write(summary)
         if after:
-            (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+            (self.artifacts / "checkpoint.pt").unlink(missing_ok=True)
             self.accelerator.end_training()
         return summary
 
@@ -318,26 +262,24 @@ class Cell:
         One whose scores are not finite has diverged, and counts as it was at its last evaluation that had finite ones.
         """
         self.console.print("evaluating the tuned model")
-        after = self._evaluate(self.method.sampler_plan(self.executor.timesteps))
+        after = self._evaluate(self.sampler)
         for earlier in (self.sound, self.initial):  # sound on a curve's few prompts may not be so on all
             if self._is_finite(after):
                 break
             self.console.print("diverged: its scores are not finite; it counts as it was at an earlier evaluation")
             status = "diverged"
             self.policy.load_state_dict(earlier)
-            after = self._evaluate(self.method.sampler_plan(self.executor.timesteps))
-        self.policy.save_lora(self.folder / "lora")
+            after = self._evaluate(self.sampler)
+        self.policy.save_lora(self.artifacts / "lora")
         if len(self.policy.slots) > 1:
-            active = {t: self.method.slots_at(t, self.executor.timesteps) for t in self.executor.timesteps}
-            records.write_json(
-                self.folder / "lora" / records.SLOTS_FILE, {str(t): slots for t, slots in active.items()}
-            )
+            active = {str(t): self.method.slots_at(t, self.executor.timesteps) for t in self.executor.timesteps}
+            records.write_json(self.artifacts / "lora" / records.SLOTS_FILE, active)
         self._add_point(self.config.settings.curve_points, after, before)
         curve = pd.DataFrame(self.curve)
         records.write_text(self.folder / "curve.csv", curve.to_csv(index=False, float_format="%.6g"))
         scores = pd.concat([before.scores.assign(when="before"), after.scores.assign(when="after")])
         records.write_text(self.folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g"))
-        before_and_after(self.folder / "before_after.png", self.executor, before, after, self.config)
+        before_and_after(self.artifacts / "before_after.png", self.executor, before, after, self.config)
         thumbnails(self.folder / "samples.jpg", self.executor, before, after)
         return status, after
 

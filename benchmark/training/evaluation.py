@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 
 from ..diffusion import Executor, Plan
-from ..diffusion.ledger import Ledger
 from ..suites import Suite
 
 NOISE_SEED = 20_000  # of evaluations; the same for every run, so that scores are paired over methods and seeds
@@ -78,23 +77,20 @@ def score(
     executor: Executor, plan: Plan, suite: Suite, rewards: list[str], texts: list[str]
 ) -> tuple[torch.Tensor, dict[str, list[float]]]:
     """Sample a prompt an image along ``plan``, from the noise of evaluations; final latents, and scores by name."""
-    final = sample(executor, plan, suite.embed(texts), noise((len(texts), *_shape(executor)), NOISE_SEED), suite.chunk)
-    columns: dict[str, list] = {name: [] for name in [*rewards, *(["oracle"] if suite.oracle else [])]}
-    scorers = {name: suite.reward(name) for name in rewards}
+    start = noise((len(texts), *executor.latent_shape), NOISE_SEED)
+    final, columns = sample(executor, plan, suite.embed(texts), start, suite.chunk), {}
     for begin in range(0, len(texts), suite.chunk):
         images = executor.decode(final[begin : begin + suite.chunk].to(suite.device))
-        part = texts[begin : begin + suite.chunk]
-        for name, scorer in scorers.items():
-            columns[name] += scorer(images, part).tolist()
-        if suite.oracle:
-            columns["oracle"] += suite.oracle(images, part).tolist()
+        for name, scores in score_images(suite, rewards, images, texts[begin : begin + suite.chunk]).items():
+            columns.setdefault(name, []).extend(scores)
     return final, columns
 
 
-def _shape(executor: Executor) -> tuple[int, int, int]:
-    """Of one image's latents."""
-    unet = executor.policy.unet.config
-    return unet.in_channels, unet.sample_size, unet.sample_size
+@torch.no_grad()
+def score_images(suite: Suite, rewards: list[str], images: torch.Tensor, texts: list[str]) -> dict[str, list[float]]:
+    """Scores of images (B, 3, H, W) by reward, and the oracle's where the suite has one."""
+    scores = {name: suite.reward(name)(images, texts).tolist() for name in rewards}
+    return scores | ({"oracle": suite.oracle(images, texts).tolist()} if suite.oracle else {})
 
 
 @torch.no_grad()
@@ -111,19 +107,16 @@ def evaluate(
     varied: of how many prompts several images are made, for their distances.
     """
     start = time.perf_counter()
-    ledger, executor.ledger = executor.ledger, Ledger()
-    try:
+    with executor.ledger.paused():
         flat = [(split, prompt) for split, part in prompts.items() for prompt in part]
         texts = [prompt for _, prompt in flat]
         final, columns = score(executor, plan, suite, rewards, texts)
         scores = pd.DataFrame({"split": [s for s, _ in flat], "prompt": texts} | columns)
 
         several = [prompt for prompt in texts[:varied] for _ in range(IMAGES_EACH)]
-        fresh = noise((len(several), *_shape(executor)), NOISE_SEED + 1)
+        fresh = noise((len(several), *executor.latent_shape), NOISE_SEED + 1)
         images = sample(executor, plan, suite.embed(several), fresh, suite.chunk)
-        groups = images.view(-1, IMAGES_EACH, images[0].numel())
-        pairs = np.triu_indices(IMAGES_EACH, 1)
-        distances = (groups[:, pairs[0]] - groups[:, pairs[1]]).square().mean(-1).sqrt().mean(1)
-    finally:
-        executor.ledger = ledger
+    groups = images.view(-1, IMAGES_EACH, images[0].numel())
+    pairs = np.triu_indices(IMAGES_EACH, 1)
+    distances = (groups[:, pairs[0]] - groups[:, pairs[1]]).square().mean(-1).sqrt().mean(1)
     return Evaluation(scores, final, distances, time.perf_counter() - start)

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
 
-from .cell import finished
+from ..cli import console
 from ..config import RunConfig
 from ..records import Summary
+from .identity import finished
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +38,8 @@ class Job:
 
     def command(self) -> list[str]:
         config = self.config
-        line = [
-            sys.executable, "-m", "benchmark.run", "--suite", config.suite, "--reward", config.reward,
-            "--seed", str(config.seed), "--device", config.device, "--out", str(self.out),
-        ]  # fmt: skip
+        line = [sys.executable, "-m", "benchmark.run", "--suite", config.suite, "--reward", config.reward]
+        line += ["--seed", str(config.seed), "--device", config.device, "--out", str(self.out)]
         if self.params is not None:
             return [*line, "--method", self.variant, "--params", str(self.params), "--replace"]
         line += ["--method", config.method, "--budget", config.budget]
@@ -51,7 +49,7 @@ class Job:
         return finished(self.where, self.config)
 
 
-def run_jobs(jobs: list[Job], at_once: int, console: Console, after: Callable[[Job], None] = lambda job: None) -> int:
+def run_jobs(jobs: list[Job], at_once: int, after: Callable[[Job], None] = lambda job: None) -> int:
     """Run the jobs that are not done, some at once; how many failed. ``after`` is called with each that is done."""
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))}
 
@@ -71,15 +69,13 @@ def run_jobs(jobs: list[Job], at_once: int, console: Console, after: Callable[[J
                 progress.advance(task)
                 if job.result() is not None:
                     after(job)
+                name = f"{job.variant} {job.config.reward} seed {job.config.seed}"
                 if result.returncode:
                     failed += 1
                     last = (result.stderr.strip() or result.stdout.strip()).splitlines()[-1:]
-                    console.print(
-                        f"{job.variant} {job.config.reward} seed {job.config.seed}: exit {result.returncode} {last}"
-                    )
+                    console.print(f"{name}: exit {result.returncode} {last}")
                 elif not console.is_terminal:
-                    done = len(jobs) - len(todo) + sum(f.done() for f in running)
-                    console.print(f"{done}/{len(jobs)}  {job.variant} {job.config.reward} seed {job.config.seed}")
+                    console.print(f"{len(jobs) - len(todo) + sum(f.done() for f in running)}/{len(jobs)}  {name}")
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)  # the running ones saw the interrupt too, and stop at a checkpoint
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import matplotlib
@@ -10,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .. import records
 from ..config import RunConfig
 from ..diffusion import Executor
-from .evaluation import Evaluation
-from ..diffusion.ledger import Ledger
 from ..records import SAMPLES
+from .evaluation import Evaluation
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -23,11 +22,8 @@ from matplotlib import pyplot as plt
 @torch.no_grad()
 def images_of(executor: Executor, result: Evaluation, count: int) -> np.ndarray:
     """The first images of an evaluation, (count, H, W, 3) in [0, 1]; nothing is entered into the ledger."""
-    ledger, executor.ledger = executor.ledger, Ledger()
-    try:
+    with executor.ledger.paused():
         images = executor.decode(result.latents[:count].to(executor.policy.unet.device))
-    finally:
-        executor.ledger = ledger
     return images.permute(0, 2, 3, 1).cpu().numpy()
 
 
@@ -40,9 +36,8 @@ def thumbnails(path: Path, executor: Executor, before: Evaluation, after: Evalua
 def save_jpeg(path: Path, pixels: np.ndarray) -> None:
     """Write pixels (H, W, 3) in [0, 1], whole or not at all."""
     grid = Image.fromarray((pixels * 255).round().astype(np.uint8))
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    grid.save(part, format="JPEG", quality=90, subsampling=0)
-    os.replace(part, path)
+    with records.whole(path) as part:
+        grid.save(part, format="JPEG", quality=90, subsampling=0)
 
 
 def before_and_after(
@@ -62,7 +57,6 @@ def before_and_after(
                 axis.set_title("\n".join(" ".join(words[i : i + 4]) for i in range(0, len(words), 4)), fontsize=6)
         axes[row, 0].set_ylabel(label)
     figure.suptitle(f"{config.method}, {config.reward}, suite {config.suite}, seed {config.seed}", fontsize=9)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    figure.savefig(part, dpi=110, format="png")
+    with records.whole(path) as part:
+        figure.savefig(part, dpi=110, format="png")
     plt.close(figure)
-    os.replace(part, path)

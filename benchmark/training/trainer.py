@@ -13,10 +13,12 @@ from accelerate import Accelerator
 
 from methods import Batch, Method
 
-from ..config import Budget, InputError, RunConfig
+from ..config import Budget, RunConfig
 from ..diffusion import Executor
-from ..rewards import Counted, Reward
+from ..errors import InputError
+from ..rewards import Reward
 from ..suites import Suite
+from .counted import Counted
 
 LOG_COLUMNS = ("step", "reward", "grad_norm", "progress", "operations", "images", "seconds")
 
@@ -38,9 +40,15 @@ class Trainer:
     """
 
     def __init__(
-        self, config: RunConfig, suite: Suite, executor: Executor, method: Method, reward: Reward, prompts: list[str],
+        self,
+        config: RunConfig,
+        suite: Suite,
+        executor: Executor,
+        method: Method,
+        reward: Reward,
+        prompts: list[str],
         accelerator: Accelerator,
-    ):  # fmt: skip
+    ):
         settings = config.settings
         self.config, self.suite, self.executor, self.method = config, suite, executor, method
         self.reward = Counted(reward, executor.ledger, suite.precision)
@@ -82,9 +90,7 @@ class Trainer:
         """
         seed, size = self.config.seed, self.config.settings.batch
         index = torch.randint(len(self.prompts), (size,), generator=_generator(seed, self.step, 0))
-        unet = self.executor.policy.unet.config
-        shape = (size, unet.in_channels, unet.sample_size, unet.sample_size)
-        latents = torch.randn(shape, generator=_generator(seed, self.step, 1))
+        latents = torch.randn((size, *self.executor.latent_shape), generator=_generator(seed, self.step, 1))
         made, first = [], self.accelerator.process_index * parts
         for number in range(first, first + parts):
             part = slice(number, None, self.accelerator.num_processes * parts)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import base64
+import inspect
 import itertools
 import json
 import math
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -19,33 +19,28 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-from paper_figures import FIGURES
+from paper_figures import FIGURES, find
 
-from ..claims import Claim, count, judge
 from ...records import SAMPLES, read_json
 from ...records.results import Results
+from ..claims import Claim, count, judge
 from ..tables import Table, build
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-MODULES = ROOT / "paper_figures"
+BLOCKS = {"trim_blocks": True, "lstrip_blocks": True}  # template lines that are tags alone leave no line
+FRONT = "before_after"  # the README's own picture: the page has those of every run
 BAR = 200  # width of an interval's drawing
 
 
 def page(loaded: list[Results], claims: list[Claim], figures: Path, out: Path) -> str:
     """The whole page, for a file at ``out``: links are relative to its folder."""
-
-    def link(path: str | Path) -> str:
-        return quote(Path(os.path.relpath(path, out.parent)).as_posix())
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
+    loader = jinja2.FileSystemLoader(HERE)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, **BLOCKS)
     environment.filters["code"] = code
-    return environment.get_template("page.html").render(
-        suites=[suite(results, claims, link) for results in loaded], figures=figures_in(figures), folder=figures.name
-    )
+    environment.filters["link"] = lambda path: quote(Path(os.path.relpath(path, out.parent)).as_posix())
+    suites = [suite(results, claims) for results in loaded]
+    template = environment.get_template("page.html")
+    return template.render(suites=suites, figures=figures_in(figures), folder=figures.name)
 
 
 def code(text: str) -> Markup:
@@ -58,27 +53,22 @@ def data_uri(path: Path, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def suite(results: Results, claims: list[Claim], link: Callable) -> dict:
+def suite(results: Results, claims: list[Claim]) -> dict:
     """One suite's part of every section."""
     verdicts = [verdict(judge(claim, results)) for claim in claims]
+    choice, *others = (table(made, results) for made in build(results))
     done = len(results.runs)
-    choice, *others = (table(made, results, link) for made in build(results))
-    return {
-        "name": results.suite, "budget": results.profile.budget, "done": done, "total": done + len(results.missing),
-        "verdicts": verdicts, "tally": tally(verdicts), "choice": choice, "tables": others,
-        "words": words(results), "rewards": results.rewards(),
-        "seeds": sorted({k.seed for k in results.profile.cells()}),
-        "pictures": {reward: pictures(results, reward) for reward in results.rewards()},
-        "problems": [{"folder": row.folder, "href": link(row.folder), "problem": row.problem}
-                     for row in results.problems.sort_values("folder").itertuples()],
-        "missing": missing(results), "environments": environments(results),
-    }  # fmt: skip
+    size = {"budget": results.profile.budget, "done": done, "total": done + len(results.missing)}
+    axes = {"rewards": results.rewards(), "seeds": sorted({key.seed for key in results.profile.cells()})}
+    found = {"verdicts": verdicts, "tally": tally(verdicts), "choice": choice, "tables": others}
+    parts = {part.__name__: part(results) for part in (words, pictures, problems, missing, environments)}
+    return {"name": results.suite} | size | axes | found | parts
 
 
 # -- verdicts
 
-TONES = {"reproduced": "good", "yes": "good", "not reproduced": "bad", "no": "bad", "inconclusive": "open",
-         "not measured": "none", "open": "open", "missing": "none"}  # fmt: skip
+TONES = {"reproduced": "good", "yes": "good", "not reproduced": "bad", "no": "bad"}
+TONES |= {"inconclusive": "open", "not measured": "none", "open": "open", "missing": "none"}
 
 
 def verdict(judged: dict) -> dict:
@@ -116,74 +106,43 @@ def tally(verdicts: list[dict]) -> list[tuple[str, str, int]]:
     return [(word, tone, counts[word]) for word, tone in TONES.items() if counts[word]]
 
 
-# -- words: read from the sources, which to import would need torch
+# -- words
 
 
 def words(results: Results) -> list[tuple[str, str]]:
-    """Every row and reward of the tables with what it is, as far as this repository's sources say."""
+    """Every row and reward of the tables with what it is, as far as the records say."""
+    methods, rewards = (results.about.get(part, {}) for part in ("methods", "rewards"))
     rows = []
     for variant in results.variants():
-        given = dict(results.profile.variants.get(variant, {}))
-        method = given.pop("method", variant)
-        text = f"`{method}` with " + ", ".join(f"`{k} = {json.dumps(v)}`" for k, v in given.items()) if given else ""
-        rows.append((variant, text or first_line(docstring(ROOT / f"methods/{method}.py")).partition(": ")[2]))
-    suite = constants(ROOT / f"benchmark/suites/{results.suite}/suite.py")
-    pixels = {name.lower(): first_line(text) for name, text in docstrings(ROOT / "benchmark/rewards/pixels.py").items()}
-    meanings = pixels | suite.get("learned_rewards", {}) | suite.get("combinations", {})
-    return [*rows, *((reward, meanings.get(reward, "")) for reward in results.rewards())]
-
-
-def first_line(text: str) -> str:
-    return text.partition("\n")[0].rstrip(".")
-
-
-def parsed(module: Path) -> ast.Module:
-    """A module's source; nothing where there is none that can be read."""
-    try:
-        return ast.parse(module.read_text(encoding="utf-8"))
-    except (OSError, ValueError, SyntaxError):
-        return ast.Module([], [])
-
-
-def docstring(module: Path) -> str:
-    return ast.get_docstring(parsed(module)) or ""
-
-
-def docstrings(module: Path) -> dict[str, str]:
-    """Of a module's classes."""
-    return {part.name: ast.get_docstring(part) or "" for part in parsed(module).body if isinstance(part, ast.ClassDef)}
-
-
-def constants(module: Path) -> dict:
-    """The literal tables in the classes of a module, by name."""
-    parts = [part for cls in parsed(module).body if isinstance(cls, ast.ClassDef) for part in cls.body]
-    return {part.targets[0].id: ast.literal_eval(part.value) for part in parts
-            if isinstance(part, ast.Assign) and isinstance(part.value, ast.Dict)}  # fmt: skip
+        options = dict(results.profile.variants.get(variant, {}))
+        method = options.pop("method", variant)
+        given = ", ".join(f"`{name} = {json.dumps(value)}`" for name, value in options.items())
+        rows.append((variant, f"`{method}` with {given}" if given else methods.get(method, {}).get("title", "")))
+    return [*rows, *((reward, rewards.get(reward, "")) for reward in results.rewards())]
 
 
 # -- tables
 
 
-def table(made: Table, results: Results, link: Callable) -> dict:
-    """A table's cells, each split into its number and what stands behind it, with links to its runs."""
+def table(made: Table, results: Results) -> dict:
+    """A table's cells, each split into its number and what stands behind it, with its runs."""
     rows = []
     for i, row in enumerate(made.shown.itertuples(index=False, name=None)):
         cells = []
         for column, text in zip(made.shown.columns, map(str, row), strict=True):
             number, rest = re.fullmatch(r"(.*?)((?: [(\[].*)?)", text).groups()
-            runs = [(Path(folder).name, link(folder)) for folder in made.runs.get((i, column), [])]
+            runs = [Path(folder) for folder in made.runs.get((i, column), [])]
             cells.append({"text": number, "rest": rest.strip(), "runs": runs})
         rows.append(cells)
     csv = results.root / "tables" / results.suite / f"{made.name}.csv"
-    return {"name": made.name, "title": made.title, "note": made.note, "columns": list(made.shown.columns),
-            "rows": rows, "published": made.published, "csv": link(csv) if csv.is_file() else None}  # fmt: skip
+    return {"made": made, "columns": list(made.shown.columns), "rows": rows, "csv": csv if csv.is_file() else None}
 
 
 # -- figures
 
 
 def figures_in(folder: Path) -> list[dict] | None:
-    """Every SVG below the folder, and every PNG that has none beside it, and the methods' chains; None without it.
+    """Every SVG below the folder, and every PNG that has none beside it; None without it.
 
     In the order of ``paper_figures.FIGURES``, others after them.
     """
@@ -191,46 +150,47 @@ def figures_in(folder: Path) -> list[dict] | None:
         return None
     found = {path.with_suffix(""): path for ending in ("png", "svg") for path in folder.rglob(f"*.{ending}")}
     order = sorted(found, key=lambda stem: (FIGURES.index(stem.name) if stem.name in FIGURES else len(FIGURES), stem))
-    drawn = [figure(found[stem], str(stem.relative_to(folder))) for stem in order]
-    chains = MODULES / "chains.svg"  # drawn from the code, not from records
-    return drawn + [figure(chains, "chains")] * (chains.is_file() and "chains" not in {path.stem for path in order})
+    return [figure(found[stem], str(stem.relative_to(folder))) for stem in order if stem.name != FRONT]
 
 
 def figure(path: Path, name: str) -> dict:
-    """A figure; its title and how to read it are the docstring of its module, which is read and not imported."""
-    title, _, rest = docstring(MODULES / f"{path.stem}.py").partition("\n")
-    parts = [part.strip("\n") for part in rest.split("\n\n") if part.strip()]
-    reading = [" ".join(part.split()) for part in parts if not part.startswith(" ")]  # indented: commands
-    return {"name": name, "title": title.rstrip(".") or path.stem.replace("_", " "), "reading": reading,
-            "uri": data_uri(path, "svg+xml" if path.suffix == ".svg" else "png")}  # fmt: skip
+    """A figure; its title and how to read it are the docstring of its module."""
+    text = inspect.getdoc(find(path.stem)) if path.stem in FIGURES else ""
+    title, _, rest = text.partition("\n")
+    title = title.rstrip(".") or path.stem.replace("_", " ")
+    reading = [" ".join(part.split()) for part in rest.split("\n\n") if part.strip()]
+    uri = data_uri(path, "svg+xml" if path.suffix == ".svg" else "png")
+    return {"name": name, "title": title, "reading": reading, "uri": uri}
 
 
 # -- pictures
 
 
-def pictures(results: Results, reward: str) -> dict[int, dict]:
-    """By seed: runs in chains (those that begin at the same images of the base model), and variants without a run."""
+def pictures(results: Results) -> dict[str, dict[int, dict]]:
+    """By reward and seed: runs in chains (that begin at the same base images), and variants without a run."""
     found = {}
-    for seed in sorted({seed for variant in results.variants() for seed in results.expected(variant, reward)}):
-        chains, absent = [], []
-        for variant in (v for v in results.variants() if seed in results.expected(v, reward)):
-            runs = results.of(variant, reward)
-            folders = list(runs.folder[runs.seed == seed]) if len(runs) else []
-            if folders:
-                join(chains, variant, reward, Path(folders[0]))
-            else:
-                absent.append(variant)
-        for chain in chains:
-            chain["scores"] = [f"{x:.3f}" for x in chain["scores"]]
-        found[seed] = {"chains": chains, "absent": absent}
+    for reward in results.rewards():
+        expected = {variant: results.expected(variant, reward) for variant in results.variants()}
+        found[reward] = {}
+        for seed in sorted({seed for seeds in expected.values() for seed in seeds}):
+            chains, absent = [], []
+            for variant in (v for v, seeds in expected.items() if seed in seeds):
+                runs = results.of(variant, reward)
+                if len(runs) and seed in set(runs.seed):
+                    join(chains, variant, reward, Path(runs.folder[runs.seed == seed].iloc[0]))
+                else:
+                    absent.append(variant)
+            for chain in chains:
+                chain["scores"] = [f"{x:.3f}" for x in chain["scores"]]
+            found[reward][seed] = {"chains": chains, "absent": absent}
     return found
 
 
 def join(chains: list[dict], variant: str, reward: str, folder: Path) -> None:
     """Put a run into the chain it belongs to. Samplers of other spacing, or another model, begin at other images."""
     scores = pd.read_csv(folder / "scores.csv")
-    before, after = (scores[(scores.split == "test") & (scores.when == when)].head(SAMPLES).reset_index(drop=True)
-                     for when in ("before", "after"))  # fmt: skip
+    scores = scores[scores.split == "test"]
+    before, after = (scores[scores.when == when].head(SAMPLES).reset_index(drop=True) for when in ("before", "after"))
     prompts = before.prompt.astype(str).tolist()
     sheet = folder / "samples.jpg"  # base above, tuned below: the page cuts it
     shown = [f"{x:.3f} ({x - old:+.3f})" for x, old in zip(after[reward], before[reward], strict=True)]
@@ -245,12 +205,18 @@ def join(chains: list[dict], variant: str, reward: str, folder: Path) -> None:
 # -- what is not there, and where it was measured
 
 
+def problems(results: Results) -> list[dict]:
+    """Folders that were left out, and why."""
+    return results.problems.sort_values("folder").to_dict("records")
+
+
 def missing(results: Results) -> list[dict]:
     """Variants with the seeds that they lack, reward by reward; cells that the profile does not have are empty."""
-    lacking = {(v, r): sorted(k.seed for k in results.missing if (k.variant, k.reward) == (v, r))
-               for v in results.variants() for r in results.rewards()}  # fmt: skip
-    return [{"variant": v, "seeds": [ranges(lacking[v, r]) for r in results.rewards()]}
-            for v in results.variants() if any(lacking[v, r] for r in results.rewards())]  # fmt: skip
+    lacking = defaultdict(list)
+    for key in sorted(results.missing, key=lambda key: key.seed):
+        lacking[key.variant, key.reward].append(key.seed)
+    rows = {v: [ranges(lacking[v, r]) for r in results.rewards()] for v in results.variants()}
+    return [{"variant": variant, "seeds": seeds} for variant, seeds in rows.items() if any(seeds)]
 
 
 def ranges(seeds: list[int]) -> str:
@@ -261,15 +227,11 @@ def ranges(seeds: list[int]) -> str:
 
 def environments(results: Results) -> list[dict]:
     """Devices and versions of the good runs, the most frequent first, with how many runs and which commits."""
-    groups: dict[str, list[str]] = {}
+    groups = defaultdict(list)
     for folder in results.runs.folder:
-        found = read_json(Path(folder) / "environment.json")
-        key = {"device": "no environment.json"}
-        if found is not None:
-            versions = found["versions"] if isinstance(found.get("versions"), dict) else {}
-            key = {name: found.get(name, "") for name in ("device", "threads", "python")} | {"versions": versions}
-        commit = str((found or {}).get("commit") or "")[:7]
-        groups.setdefault(json.dumps(key, sort_keys=True), []).append(commit)
-    return [{"threads": "", "python": "", "versions": {}} | json.loads(key)
-            | {"runs": len(commits), "commits": sorted({c for c in commits if c})}
-            for key, commits in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))]  # fmt: skip
+        found = read_json(Path(folder) / "environment.json") or {"device": "no environment.json"}
+        versions = found["versions"] if isinstance(found.get("versions"), dict) else {}
+        key = {name: found.get(name, "") for name in ("device", "threads", "python")} | {"versions": versions}
+        groups[json.dumps(key, sort_keys=True)].append(str(found.get("commit") or "")[:7])
+    order = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [json.loads(key) | {"runs": len(made), "commits": sorted({*made} - {""})} for key, made in order]

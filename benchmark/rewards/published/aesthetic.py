@@ -6,6 +6,7 @@ ratings from 1 to 10 of SAC, LAION-Logos and AVA. The prompt is not read. DDPO, 
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import torch
@@ -26,10 +27,8 @@ class Head(nn.Module):
 
     def __init__(self, width: int = 768):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(width, 1024), nn.Dropout(0.2), nn.Linear(1024, 128), nn.Dropout(0.2), nn.Linear(128, 64),
-            nn.Dropout(0.1), nn.Linear(64, 16), nn.Linear(16, 1),
-        )  # fmt: skip
+        first, second, third, *last = (nn.Linear(*ends) for ends in itertools.pairwise((width, 1024, 128, 64, 16, 1)))
+        self.layers = nn.Sequential(first, nn.Dropout(0.2), second, nn.Dropout(0.2), third, nn.Dropout(0.1), *last)
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         return self.layers(embeddings)[:, 0]

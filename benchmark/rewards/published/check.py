@@ -59,6 +59,14 @@ class Checked:
     key: str = ""
 
     @property
+    def verdict(self) -> str:
+        if self.scores is None:
+            return "missing"
+        if self.recorded is None:
+            return "no recorded score"
+        return "as recorded" if self.difference <= TOLERANCE else f"differs by {self.difference:.4f}"
+
+    @property
     def difference(self) -> float:
         """Largest difference from the recorded scores; 0 where none are recorded."""
         return max((abs(self.scores[image] - score) for image, score in (self.recorded or {}).items()), default=0.0)
@@ -76,11 +84,7 @@ def _key(folder: Path, name: str, options: dict) -> str:
 def check(folder: Path, device: str, golden: Path = GOLDEN) -> Iterator[Checked]:
     """Score the images with every reward whose package and weights are there, one model in memory at a time."""
     recorded = json.loads(golden.read_text()) if golden.exists() else {}
-    variants = [
-        (name, {"version": version}) for name in PUBLISHED for version in (VERSIONS if name == "hps" else ("",))
-    ]
-    for name, options in variants:
-        options = {key: value for key, value in options.items() if value}
+    for name, options in [("hps", {"version": v}) for v in VERSIONS] + [(n, {}) for n in PUBLISHED if n != "hps"]:
         version = options.get("version") or find(name).version
         try:
             reward = find(name)(folder, **options).to(device)
@@ -88,9 +92,7 @@ def check(folder: Path, device: str, golden: Path = GOLDEN) -> Iterator[Checked]
             yield Checked(name, version, missing=str(error))
             continue
         with torch.no_grad():
-            scores = {
-                title: reward(image[None].to(device), [prompt]).item() for title, (prompt, image) in images().items()
-            }
+            scores = {title: reward(x[None].to(device), [prompt]).item() for title, (prompt, x) in images().items()}
         key = _key(folder, name, options)
         yield Checked(name, version, scores, recorded=recorded.get(key, {}).get("scores"), key=key)
 

@@ -19,14 +19,10 @@ from .preprocess import cover_and_crop, normalise
 from .weights import WeightFile, beside, read, require
 
 # BERT-base with cross-attention, and two more tokens; ViT-L/16 with the published drop-path rate (it acts in training).
-BERT = {
-    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
-    "hidden_act": "gelu", "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "type_vocab_size": 2,
-    "vocab_size": 30524, "pad_token_id": 0, "add_cross_attention": True,
-}  # fmt: skip
-VISION = {
-    "img_size": 224, "patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16, "drop_path_rate": 0.1,
-}  # fmt: skip
+BERT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+BERT |= {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "type_vocab_size": 2}
+BERT |= {"vocab_size": 30524, "pad_token_id": 0, "add_cross_attention": True}
+VISION = {"img_size": 224, "patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16, "drop_path_rate": 0.1}
 _UNUSED = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings.position_ids")  # by the score
 
 

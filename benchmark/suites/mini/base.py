@@ -18,15 +18,18 @@ import numpy as np
 import torch
 import typer
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from rich.progress import Progress
+from rich.progress import track
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from ...cli import command
+from ..interface import NO_SAFETY_CHECKER
 from . import card, oracle, vae, world
 from .training import Batch, Device, Guidance, Iterations, Rate, Seed, Training
 
 MAX_TOKENS = 24
 WIDTH = 96  # of the text encoder, and so of cross-attention
+NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}  # Stable Diffusion's
 SNAPSHOT = Path("build/mini/base.pt")
 
 
@@ -45,36 +48,24 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n")
-    settings = {
-        "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": MAX_TOKENS,
-        "bos_token": "<|startoftext|>",
-        "eos_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
-        "unk_token": "<|endoftext|>",
-        "do_lower_case": True,
-        "errors": "replace",
-    }
+    special = {"bos_token": "<|startoftext|>"}
+    special |= dict.fromkeys(("eos_token", "pad_token", "unk_token"), "<|endoftext|>")
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_TOKENS, **special}
+    settings |= {"do_lower_case": True, "errors": "replace"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     return CLIPTokenizer.from_pretrained(folder)
 
 
+def token_ids(tokenizer: CLIPTokenizer) -> dict[str, int]:
+    """The special tokens' numbers, as CLIPTextConfig takes them."""
+    return {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
+
+
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """CLIP's text model in small: 2 layers, 96 wide."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=4 * WIDTH,
-            projection_dim=WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=MAX_TOKENS,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    width = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "projection_dim": WIDTH}
+    size = width | {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": MAX_TOKENS}
+    return CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **size, **token_ids(tokenizer)))
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -95,53 +86,30 @@ def build_unet() -> UNet2DConditionModel:
 
 def build_scheduler() -> DDIMScheduler:
     """Stable Diffusion 1.5's noise schedule and DDIM settings."""
-    return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type="epsilon",
-    )
+    ends = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+    return DDIMScheduler(num_train_timesteps=1000, prediction_type="epsilon", **NOISE, **ends)
 
 
 def assemble(autoencoder, tokenizer, text_encoder, unet) -> StableDiffusionPipeline:
-    pipeline = StableDiffusionPipeline(
-        vae=autoencoder,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=build_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    parts = {"vae": autoencoder, "text_encoder": text_encoder, "tokenizer": tokenizer, "unet": unet}
+    pipeline = StableDiffusionPipeline(**parts, scheduler=build_scheduler(), **NO_SAFETY_CHECKER)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def sample(pipeline: StableDiffusionPipeline, captions: list[str], guidance: float, seed: int = 1) -> np.ndarray:
     """50-step samples as float RGB (N, H, W, 3), one per caption, by diffusers' own pipeline."""
-    generator = torch.Generator().manual_seed(seed)
-    parts = []
+    generator, images = torch.Generator().manual_seed(seed), []
+    options = {"num_inference_steps": 50, "guidance_scale": guidance, "output_type": "np"}
     for start in range(0, len(captions), 64):
-        latents = torch.randn((len(captions[start : start + 64]), 4, 8, 8), generator=generator)
-        parts.append(
-            pipeline(
-                captions[start : start + 64],
-                num_inference_steps=50,
-                guidance_scale=guidance,
-                latents=latents.to(pipeline.device),
-                output_type="np",
-            ).images
-        )
-    return np.concatenate(parts)
+        part = captions[start : start + 64]
+        latents = torch.randn((len(part), 4, 8, 8), generator=generator).to(pipeline.device)
+        images.append(pipeline(part, latents=latents, **options).images)
+    return np.concatenate(images)
 
 
 def quality(pipeline: StableDiffusionPipeline, split: str, count: int, guidance: float) -> dict[str, float]:
-    """Oracle figures of 50-step samples on a split: all captions, those with one object and those with two."""
+    """What the oracle says of 50-step samples on a split: all captions, those with one object and those with two."""
     captions = world.captions(split, count)
     images = sample(pipeline, captions, guidance)
     readings = [oracle.read(image, caption) for image, caption in zip(images, captions, strict=True)]
@@ -165,6 +133,7 @@ def encode_images(autoencoder: AutoencoderKL, images: np.ndarray, device: str) -
     return torch.cat(parts)
 
 
+@command
 def main(
     iterations: Iterations = 4500,
     images: Annotated[int, typer.Option(help="Training renders.")] = 60000,
@@ -191,60 +160,50 @@ def main(
     print(f"{images} renders encoded in {clock():.0f} s", flush=True)
 
     models_ = torch.nn.ModuleList([text_encoder, unet])
-    training = Training(
-        models_.parameters(), rate, iterations, weight_decay=1e-2, warmup=0.04, cycle_momentum=False,
-        average_decay=0.9995,
-    )  # fmt: skip
+    schedule = {"warmup": 0.04, "cycle_momentum": False, "average_decay": 0.9995}
+    training = Training(models_.parameters(), rate, iterations, weight_decay=1e-2, **schedule)
     generator = torch.Generator().manual_seed(seed)
     first, before = 0, 0.0
     weights = (card.PIPELINE / "vae/diffusion_pytorch_model.safetensors").read_bytes()
-    settings = [iterations, images, batch, rate, dropout, seed, hashlib.sha256(weights).hexdigest()]
+    key = [iterations, images, batch, rate, dropout, seed, hashlib.sha256(weights).hexdigest()]
     state = torch.load(SNAPSHOT, weights_only=True) if SNAPSHOT.exists() else {}
-    if state.get("settings") == settings:  # a snapshot of other settings is not gone on with
+    if state.get("settings") == key:  # a snapshot of other settings is not gone on with
         models_.load_state_dict(state["models"])
         training.load_state_dict(state["training"])
         generator.set_state(state["generator"])
         first, before = training.steps, state["seconds"]
         print(f"goes on at step {first}", flush=True)
 
-    losses = []
-    with Progress() as progress:
-        task = progress.add_task("base", total=iterations, completed=first)
-        for step in range(first, iterations):
-            index = torch.randint(len(latents), (batch,), generator=generator)
-            mean, std = latents[index].chunk(2, 1)
-            x0 = mean + std * torch.randn(mean.shape, generator=generator)
-            noise = torch.randn(mean.shape, generator=generator)
-            # One timestep from each of `batch` equal intervals: the same distribution with less variance.
-            share = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-            t = (share * 1000).long()
-            keep = torch.rand(batch, generator=generator) >= dropout
-            text = torch.where(keep[:, None], tokens[index], empty)
-            noisy = scheduler.add_noise(x0, noise, t)
-            weight = (5.0 / snr[t]).clamp(max=1.0).to(device)  # min-SNR-5 (Hang et al., ICCV 2023)
-            embedding = text_encoder(text.to(device)).last_hidden_state
-            noisy = noisy.to(device, memory_format=torch.channels_last)
-            prediction = unet(noisy, t.to(device), embedding).sample
-            loss = ((prediction - noise.to(device)).square().mean(dim=(1, 2, 3)) * weight).mean()
-            training.step(loss)
-            losses.append(loss.item())
-            progress.advance(task)
-            if (step + 1) % 500 == 0:
-                SNAPSHOT.parent.mkdir(parents=True, exist_ok=True)
-                state = {
-                    "models": models_.state_dict(), "training": training.state_dict(),
-                    "generator": generator.get_state(), "settings": settings, "seconds": before + clock(),
-                }  # fmt: skip
-                torch.save(state, SNAPSHOT.with_suffix(".part"))
-                SNAPSHOT.with_suffix(".part").rename(SNAPSHOT)
-                mean = np.mean(losses[-500:])
-                print(f"step {step + 1}  loss {mean:.4f}  {before + clock():.0f} s", flush=True)
+    for step in track(range(first, iterations), "base", total=iterations, completed=first):
+        index = torch.randint(len(latents), (batch,), generator=generator)
+        mean, std = latents[index].chunk(2, 1)
+        x0 = mean + std * torch.randn(mean.shape, generator=generator)
+        noise = torch.randn(mean.shape, generator=generator)
+        # One timestep from each of `batch` equal intervals: the same distribution with less variance.
+        share = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+        t = (share * 1000).long()
+        keep = torch.rand(batch, generator=generator) >= dropout
+        text = torch.where(keep[:, None], tokens[index], empty)
+        noisy = scheduler.add_noise(x0, noise, t)
+        weight = (5.0 / snr[t]).clamp(max=1.0).to(device)  # min-SNR-5 (Hang et al., ICCV 2023)
+        embedding = text_encoder(text.to(device)).last_hidden_state
+        noisy = noisy.to(device, memory_format=torch.channels_last)
+        prediction = unet(noisy, t.to(device), embedding).sample
+        loss = ((prediction - noise.to(device)).square().mean(dim=(1, 2, 3)) * weight).mean()
+        training.step(loss)
+        if (step + 1) % 500 == 0:
+            SNAPSHOT.parent.mkdir(parents=True, exist_ok=True)
+            state = {"models": models_.state_dict(), "training": training.state_dict(), "settings": key}
+            state |= {"generator": generator.get_state(), "seconds": before + clock()}
+            torch.save(state, SNAPSHOT.with_suffix(".part"))
+            SNAPSHOT.with_suffix(".part").rename(SNAPSHOT)
+            print(f"step {step + 1}  loss {training.last_loss():.4f}  {before + clock():.0f} s", flush=True)
 
     training.use_average()
     models_.eval().requires_grad_(False)
     unet.to(memory_format=torch.contiguous_format)
     pipeline = assemble(autoencoder, tokenizer, text_encoder, unet)
-    metrics = {"loss": float(np.mean(losses[-500:]))}
+    metrics = {"loss": training.last_loss()}
     for split in ("test", "combinations"):
         metrics |= quality(pipeline, split, 256, guidance)
     with tempfile.TemporaryDirectory() as folder:  # the vae's folder belongs to its own stage and stays as it is
@@ -252,14 +211,11 @@ def main(
         shutil.rmtree(Path(folder) / "vae")
         shutil.copytree(folder, card.PIPELINE, dirs_exist_ok=True)
     files = [f for f in card.PIPELINE.rglob("*") if f.is_file() and f.parts[-2] != "vae"]
-    card.write(
-        "base", files, round(before + clock(), 1), device,
-        unet.num_parameters() + text_encoder.num_parameters(), metrics,
-        iterations=iterations, images=images, batch=batch, rate=rate, dropout=dropout, guidance=guidance, seed=seed,
-    )  # fmt: skip
+    settings = {"iterations": iterations, "images": images, "batch": batch, "rate": rate, "dropout": dropout}
+    card.write("base", files, before + clock(), device, models_, metrics, **settings, guidance=guidance, seed=seed)
     SNAPSHOT.unlink(missing_ok=True)
     print(json.dumps(metrics, indent=2))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

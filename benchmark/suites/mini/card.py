@@ -29,9 +29,12 @@ class Stopwatch:
 
 
 def write(
-    name: str, files: list[Path], seconds: float, device: str, parameters: int, metrics: dict, **settings
+    name: str, files: list[Path], seconds: float, device: str, trained: torch.nn.Module, metrics: dict, **settings
 ) -> None:
-    """Write ``cards/NAME.json``: command, checksums of the files, seconds, device, versions, settings, metrics."""
+    """Write ``cards/NAME.json``: command, checksums of the files, seconds, device, versions, settings, metrics.
+
+    trained: whatever has ``parameters()``, which are counted.
+    """
     stage, _, only = name.partition("-")
     command = f"python -m benchmark.suites.mini.{stage}" + (f"s --only {only}" if only else "")
     CARDS.mkdir(exist_ok=True)
@@ -39,10 +42,10 @@ def write(
     content = {
         "command": command,
         "sha256": {str(f.relative_to(HERE)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)},
-        "seconds": seconds,
+        "seconds": round(seconds, 1),
         "device": f"{device} ({processor}, {torch.get_num_threads()} threads)",
         "versions": {p: version(p) for p in ("torch", "diffusers", "transformers", "peft", "numpy")},
-        "parameters": parameters,
+        "parameters": sum(p.numel() for p in trained.parameters()),
         "settings": settings,
         "metrics": {k: round(v, 4) if isinstance(v, float) else v for k, v in metrics.items()},
     }

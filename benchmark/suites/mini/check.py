@@ -1,6 +1,6 @@
 """Measure the suite against its quality bars.
 
-    python -m benchmark.suites.mini.check            256 samples per figure, about two minutes on two cores
+    python -m benchmark.suites.mini.check            256 samples per number, about two minutes on two cores
 
 The eye labels (``eye_labels.csv`` of ``eye_samples.png``) were made by looking at 100 samples of the base model.
 """
@@ -12,14 +12,12 @@ import dataclasses
 import time
 
 import numpy as np
+import pandas as pd
 import torch
 import typer
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
-from benchmark.diffusion import Executor
-
+from ...cli import command, show
 from . import card, oracle, rewards, shortcut, vae, world
 from .suite import Mini
 
@@ -28,7 +26,7 @@ EYE_LABELS, EYE_SAMPLES = card.HERE / "eye_labels.csv", card.HERE / "eye_samples
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A figure and the range it has to lie in."""
+    """A number and the range it has to lie in."""
 
     name: str
     value: float
@@ -40,11 +38,10 @@ class Bar:
         return bool(self.low <= self.value <= self.high)
 
     def wanted(self) -> str:
-        if np.isinf(self.low) and np.isinf(self.high):
-            return ""
-        if np.isinf(self.high):
-            return f">= {self.low:g}"
-        return f"<= {self.high:g}" if np.isinf(self.low) else f"{self.low:g} to {self.high:g}"
+        low, high = np.isfinite(self.low), np.isfinite(self.high)
+        if low and high:
+            return f"{self.low:g} to {self.high:g}"
+        return f">= {self.low:g}" if low else f"<= {self.high:g}" if high else ""
 
 
 def eye_samples() -> tuple[np.ndarray, list[dict]]:
@@ -91,11 +88,10 @@ def model_bars(suite: Mini, count: int) -> list[Bar]:
     images = vae.to_tensor(pixels)
     restored = vae.reconstruct(suite.pipeline.vae, images)
     after_vae = oracle.score((restored.clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).numpy(), captions)
-    executor: Executor = shortcut.build_executor(
-        suite.pipeline, suite.shortcut, suite.guidance_scale, suite.shortcut_guidance_scale
-    )
+    scales = suite.guidance_scale, suite.shortcut_guidance_scale
+    executor = shortcut.frozen_executor(suite.pipeline, suite.shortcut, *scales)
     prompts = world.captions("test", count)
-    figures = shortcut.report(executor, prompts, suite.embed(prompts))
+    numbers = shortcut.report(executor, prompts, suite.embed(prompts))
     latents = torch.randn((16, 4, 8, 8), generator=torch.Generator().manual_seed(0))
     start = time.perf_counter()
     suite.pipeline(prompts[:16], num_inference_steps=50, guidance_scale=suite.guidance_scale, latents=latents)
@@ -105,38 +101,35 @@ def model_bars(suite: Mini, count: int) -> list[Bar]:
         Bar("size of the pipeline folder, MB", size, high=15),
         Bar("VAE, dB on held-out renders", vae.psnr(restored, images), low=30),
         Bar("oracle on renders after the VAE", after_vae.mean(), low=0.95),
-        Bar("oracle on 50-step samples", figures["oracle_chain"], low=0.4, high=0.8),
+        Bar("oracle on 50-step samples", numbers["oracle_chain"], low=0.4, high=0.8),
         Bar(f"seconds for 16 samples, 50 steps, {torch.get_num_threads()} threads", seconds, high=1.5),
     ]
     for t, s in shortcut.JUMPS:
-        naive = figures[f"naive_{t}_{s}"]
-        bars.append(Bar(f"jump {t}->{s}: shortcut's error ({figures[f'shortcut_{t}_{s}']:.3f}) / naive ({naive:.3f})",
-                        figures[f"shortcut_{t}_{s}"] / naive, high=0.5))  # fmt: skip
+        error, naive = numbers[f"shortcut_{t}_{s}"], numbers[f"naive_{t}_{s}"]
+        name = f"jump {t}->{s}: shortcut's error ({error:.3f}) / naive ({naive:.3f})"
+        bars.append(Bar(name, error / naive, high=0.5))
+    chain, few, naive = (numbers[f"oracle_{which}"] for which in ("chain", "shortcut", "naive"))
     return [
         *bars,
-        Bar(f"four shortcut calls: oracle lost (has {figures['oracle_shortcut']:.3f})",
-            abs(figures["oracle_chain"] - figures["oracle_shortcut"]), high=0.03),
-        Bar(f"four naive jumps: oracle lost (has {figures['oracle_naive']:.3f})",
-            figures["oracle_chain"] - figures["oracle_naive"], low=0.1),
-    ]  # fmt: skip
+        Bar(f"four shortcut calls: oracle lost (has {few:.3f})", abs(chain - few), high=0.03),
+        Bar(f"four naive jumps: oracle lost (has {naive:.3f})", chain - naive, low=0.1),
+    ]
 
 
 def reward_bars(suite: Mini, count: int) -> list[Bar]:
     """Agreement with the annotator, and whether gradients to the latents raise the score."""
-    executor = shortcut.build_executor(suite.pipeline, None, suite.guidance_scale, None)
+    executor = shortcut.frozen_executor(suite.pipeline, None, suite.guidance_scale, None)
     prompts = world.captions("test", count)
     embeds = suite.embed(prompts)
     states = shortcut.trajectories(executor, embeds, torch.Generator().manual_seed(2))
-    with torch.no_grad():
-        images = executor.decode(states[:, -1])
-    samples = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    samples = rewards.decoded(executor, states[:, -1])
     bars = []
     for name in suite.learned_rewards:
         reward = suite.reward(name)
         judged = rewards.preferences("test", 2000, samples, prompts, suite.pipeline.vae, seed=99)
-        figures = rewards.agreement(reward.network, suite.pipeline.tokenizer, judged)
+        agreement = rewards.agreement(reward.network, suite.pipeline.tokenizer, judged)["agreement"]
         wanted = 0.9 if name == "hps" else -np.inf  # the others are held out from training: only reported
-        bars.append(Bar(f"{name}: agreement with the annotator", figures["agreement"], low=wanted))
+        bars.append(Bar(f"{name}: agreement with the annotator", agreement, low=wanted))
         latents = states[:32, -1].clone().requires_grad_()
         optimiser = torch.optim.Adam([latents], lr=0.02)
         scores = []
@@ -151,22 +144,15 @@ def reward_bars(suite: Mini, count: int) -> list[Bar]:
     return bars
 
 
-def print_bars(bars: list[Bar]) -> None:
-    table = Table(title="suite mini")
-    for column in ("figure", "value", "bar", ""):
-        table.add_column(column)
-    for bar in bars:
-        table.add_row(bar.name, f"{bar.value:.3f}", bar.wanted(), "met" if bar.met else "[bold red]not met")
-    Console().print(table)
-
-
-def main(count: int = typer.Option(256, help="Samples per figure.")) -> None:
+@command
+def main(count: int = typer.Option(256, help="Samples per number.")) -> int:
     """Measure every bar; exit code 1 if one is not met."""
     suite = Mini().load()
     bars = [*oracle_bars(count), *model_bars(suite, count), *reward_bars(suite, min(count, 128))]
-    print_bars(bars)
-    raise typer.Exit(not all(bar.met for bar in bars))
+    rows = [(bar.name, bar.value, bar.wanted(), "met" if bar.met else "[bold red]not met") for bar in bars]
+    show("suite mini", pd.DataFrame(rows, columns=["number", "value", "bar", ""]), {"value": ".3f"})
+    return int(not all(bar.met for bar in bars))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

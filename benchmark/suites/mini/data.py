@@ -13,9 +13,12 @@ import numpy as np
 import typer
 from PIL import Image
 
+from ...cli import command
+from ...errors import unknown
 from . import world
 
 
+@command
 def main(
     split: str = typer.Option("test", help=f"One of {', '.join(world.SPLITS)}."),
     count: int = typer.Option(512, min=1, help="Scenes."),
@@ -23,7 +26,7 @@ def main(
 ) -> None:
     """Write ``OUT/SPLIT`` (``datasets.load_from_disk`` reads it) and ``OUT/SPLIT.png``, its first scenes."""
     if split not in world.SPLITS:
-        raise typer.BadParameter(f"unknown split {split!r}; the splits are {', '.join(world.SPLITS)}")
+        raise unknown("split", split, world.SPLITS)
     data = world.dataset(split, count)
     data.save_to_disk(out / split)
     tiles = [np.asarray(row["image"]) for row in data.select(range(min(count, 64)))]
@@ -35,4 +38,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTokenizer
 
-from benchmark.rewards import Reward
+from ...rewards import Reward
 
 EMBEDDING = 128
+LAYER = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}  # of a transformer
 
 
 def _conv(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
@@ -39,9 +40,7 @@ class _Residual(nn.Module):
 
 
 def _transformer(width: int, layers: int) -> nn.TransformerEncoder:
-    layer = nn.TransformerEncoderLayer(
-        width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-    )
+    layer = nn.TransformerEncoderLayer(width, 4, 2 * width, **LAYER)
     return nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)
 
 
@@ -69,10 +68,8 @@ class ConvEncoder(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(
-            _conv(3, 24), _conv(24, 48, 2), _conv(48, 48), _conv(48, 96, 2), _Residual(96), _conv(96, 128, 2),
-            nn.Flatten(), nn.Linear(128 * 16, EMBEDDING),
-        )  # fmt: skip
+        body = [_conv(3, 24), _conv(24, 48, 2), _conv(48, 48), _conv(48, 96, 2), _Residual(96), _conv(96, 128, 2)]
+        self.layers = nn.Sequential(*body, nn.Flatten(), nn.Linear(128 * 16, EMBEDDING))
 
     def forward(self, images):
         return self.layers(images * 2 - 1)
@@ -125,9 +122,7 @@ class Fusion(nn.Module):
         self.features = nn.Sequential(_conv(3, 32), _conv(32, 64, 2), _conv(64, width, 2), _Residual(width))
         self.position = nn.Parameter(0.02 * torch.randn(64, width))
         self.text_encoder = TextEncoder(vocabulary, length, width, 1)
-        layer = nn.TransformerDecoderLayer(
-            width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
+        layer = nn.TransformerDecoderLayer(width, 4, 2 * width, **LAYER)
         self.layers = nn.TransformerDecoder(layer, layers, norm=nn.LayerNorm(width))
         self.head = nn.Linear(width, 1)
         self.register_buffer("mean", torch.zeros(()))

@@ -33,6 +33,9 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from rich.progress import track
 from scipy import ndimage
 
+from ...cli import command
+from ...diffusion import Executor
+from ...errors import unknown
 from . import card, shortcut, vae, world
 from .reward_models import NAMES, DualEncoder, build, save, tokenize
 from .training import Batch, Device, Guidance, Rate, Training
@@ -78,11 +81,7 @@ def preferences(
     """
     rng = np.random.default_rng([seed, world.SPLITS.index(split)])
     kinds = rng.choice(len(KINDS), count, p=ODDS)
-    captions, pairs, renders = [], np.zeros((count, 2, 32, 32, 3), np.uint8), []
-
-    def byte(image: np.ndarray) -> np.ndarray:
-        return (image * 255).round().astype(np.uint8)
-
+    captions, pairs, renders, byte = [], np.zeros((count, 2, 32, 32, 3), np.uint8), [], world.to_bytes
     for n in track(range(count), description=f"{split} pairs"):
         kind = KINDS[kinds[n]]
         if kind in ("edit", "corruption"):
@@ -148,20 +147,30 @@ def preference_loss(network, pair, tokens, padding) -> torch.Tensor:
 
 
 @torch.no_grad()
+def decoded(executor: Executor, latents: torch.Tensor) -> np.ndarray:
+    """Latents (N, C, h, w) as uint8 images (N, H, W, 3)."""
+    device = executor.negative_embeds.device
+    parts = [executor.decode(part.to(device)).cpu() for part in latents.split(128)]
+    return (torch.cat(parts) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+@torch.no_grad()
+def pair_scores(network, tokenizer, captions: list[str], pairs: np.ndarray) -> torch.Tensor:
+    """Scores (2, N) of the first and of the second image of each pair, uint8 (N, 2, H, W, 3)."""
+    device = next(network.parameters()).device
+    tokens, padding = (part.to(device) for part in tokenize(tokenizer, captions))
+    return torch.stack([network(to_unit(pairs[:, k]).to(device), tokens, padding) for k in (0, 1)])
+
+
 def agreement(network, tokenizer, judged: dict) -> dict[str, float]:
     """Share of pairs in which the reward prefers what the annotator chose: all, and by kind."""
-    device = next(network.parameters()).device
-    right = []
-    for start in range(0, len(judged["captions"]), 256):
-        tokens, padding = tokenize(tokenizer, judged["captions"][start : start + 256])
-        pair = judged["pairs"][start : start + 256]
-        first, second = (network(to_unit(pair[:, k]).to(device), tokens.to(device), padding.to(device)) for k in (0, 1))
-        right.append((first > second).cpu().numpy())
-    right = np.concatenate(right)
-    kinds = np.array(judged["kinds"])
-    figures = {"agreement": right.mean(), "agreement_without_slips": (right != judged["slips"]).mean()}
-    figures |= {f"agreement_{kind}": right[kinds == kind].mean() for kind in KINDS}
-    return {name: float(value) for name, value in figures.items()}
+    captions, pairs, kinds = judged["captions"], judged["pairs"], np.array(judged["kinds"])
+    parts = [slice(start, start + 256) for start in range(0, len(captions), 256)]
+    first, second = torch.cat([pair_scores(network, tokenizer, captions[p], pairs[p]) for p in parts], 1).cpu().numpy()
+    right = first > second
+    shares = {"agreement": right.mean(), "agreement_without_slips": (right != judged["slips"]).mean()}
+    shares |= {f"agreement_{kind}": right[kinds == kind].mean() for kind in KINDS}
+    return {name: float(value) for name, value in shares.items()}
 
 
 def train(name, tokenizer, renders, judged, iterations, batch, rate, device) -> torch.nn.Module:
@@ -185,7 +194,6 @@ def train(name, tokenizer, renders, judged, iterations, batch, rate, device) -> 
 
     network = build(name, tokenizer).to(device)
     training = Training(network.parameters(), rate, iterations, weight_decay=2e-2)
-    losses = []
     for step in track(range(iterations), description=name):
         i = torch.randint(len(images), (batch,), generator=generator)
         text = (part[i].to(device) for part in (tokens, padding, wrong, wrong_padding))
@@ -197,12 +205,12 @@ def train(name, tokenizer, renders, judged, iterations, batch, rate, device) -> 
             text = (part[i].to(device) for part in (pair_tokens, pair_padding))
             loss = 0.3 * loss + preference_loss(network, pair, *text)
         training.step(loss)
-        losses.append(loss.item())
         if (step + 1) % 250 == 0:
-            print(f"{name} step {step + 1}  loss {np.mean(losses[-250:]):.4f}", flush=True)
+            print(f"{name} step {step + 1}  loss {training.last_loss(250):.4f}", flush=True)
     return network.eval()
 
 
+@command
 def main(
     only: Annotated[str, typer.Option(help="One of hps, pickscore, imagereward; all by default.")] = "",
     iterations: Annotated[int, typer.Option(help="Optimiser steps of each; 0: the reward's own number.")] = 0,
@@ -216,21 +224,15 @@ def main(
 ) -> None:
     """Train the rewards and write them."""
     if only and only not in NAMES:
-        raise typer.BadParameter(f"unknown reward {only!r}; the rewards are {', '.join(NAMES)}")
+        raise unknown("reward", only, NAMES)
     clock = card.Stopwatch()
     pipeline = StableDiffusionPipeline.from_pretrained(card.PIPELINE).to(device)
-    executor = shortcut.build_executor(pipeline, None, guidance, None)
-
-    @torch.no_grad()
-    def decoded(latents: torch.Tensor) -> np.ndarray:
-        parts = [executor.decode(part.to(device)).cpu() for part in latents.split(128)]
-        return (torch.cat(parts) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-
+    executor = shortcut.frozen_executor(pipeline, None, guidance, None)
     sampled = {"train": world.captions("train", prompts), "test": world.captions("test", 512)}
-    samples = {
-        split: decoded(shortcut.stored_trajectories(executor, shortcut.embed(pipeline, captions), seed=0)[0][:, -1])
-        for split, captions in sampled.items()
-    }
+    samples = {}
+    for split, captions in sampled.items():
+        states, _ = shortcut.stored_trajectories(executor, shortcut.embed(pipeline, captions), seed=0)
+        samples[split] = decoded(executor, states[:, -1])
     pixels, captions = world.arrays("train", images)
     half = np.random.default_rng(0).random(images) < 0.5
     autoencoder = pipeline.vae.cpu()
@@ -239,29 +241,21 @@ def main(
     print(f"data in {shared:.0f} s", flush=True)
     for name in [only] if only else NAMES:
         clock = card.Stopwatch()
-        judged = {s: preferences(s, n, samples[s], sampled[s], autoencoder, SEEDS[name])
-                  for s, n in (("train", pairs or PAIRS[name]), ("test", 2000))}  # fmt: skip
-        steps = iterations or ITERATIONS[name]
+        steps, counts = iterations or ITERATIONS[name], {"train": pairs or PAIRS[name], "test": 2000}
+        judged = {s: preferences(s, n, samples[s], sampled[s], autoencoder, SEEDS[name]) for s, n in counts.items()}
         network = train(name, pipeline.tokenizer, (pixels, captions), judged["train"], steps, batch, rate, device)
         if name == "imagereward":
-            right = judged["train"]
-            with torch.no_grad():
-                tokens, padding = tokenize(pipeline.tokenizer, right["captions"][:2000])
-                scores = torch.cat(
-                    [network(to_unit(right["pairs"][:2000, k]).to(device), tokens.to(device), padding.to(device))
-                     for k in (0, 1)]
-                )  # fmt: skip
-                network.mean.copy_(scores.mean())
-                network.std.copy_(scores.std())
+            captioned = judged["train"]["captions"][:2000], judged["train"]["pairs"][:2000]
+            scores = pair_scores(network, pipeline.tokenizer, *captioned)
+            network.mean.copy_(scores.mean())
+            network.std.copy_(scores.std())
         metrics = agreement(network, pipeline.tokenizer, judged["test"])
         save(name, network.cpu(), card.REWARDS)
-        card.write(
-            f"reward-{name}", [card.REWARDS / f"{name}.safetensors"], round(shared + clock(), 1), device,
-            sum(p.numel() for p in network.parameters()), metrics,
-            iterations=steps, images=images, pairs=pairs or PAIRS[name], batch=batch, rate=rate, seed=SEEDS[name],
-        )  # fmt: skip
+        files, settings = [card.REWARDS / f"{name}.safetensors"], {"iterations": steps, "images": images}
+        settings |= {"pairs": counts["train"], "batch": batch, "rate": rate, "seed": SEEDS[name]}
+        card.write(f"reward-{name}", files, shared + clock(), device, network, metrics, **settings)
         print(name, json.dumps(metrics, indent=2), f"{clock():.0f} s", flush=True)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -25,7 +25,6 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
@@ -33,15 +32,14 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 
-from benchmark.diffusion import END, Executor, Hop, Policy, sampler_plan
-
+from ...cli import command
+from ...diffusion import END, Executor, Hop, Policy, sampler_plan
 from . import card, oracle, world
 from .training import Batch, Device, Guidance, Seed, Training
 
-TARGETS = (
-    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2",
-    "conv", "conv1", "conv2", "conv_in", "conv_out", "conv_shortcut", "time_emb_proj", "linear_1", "linear_2",
-)  # fmt: skip
+_TARGETS = """to_q to_k to_v to_out.0 proj_in proj_out ff.net.0.proj ff.net.2
+conv conv1 conv2 conv_in conv_out conv_shortcut time_emb_proj linear_1 linear_2"""
+TARGETS = tuple(_TARGETS.split())  # every layer
 SEGMENT_ENDS = (741, 501, 261, END)
 JUMPS = ((741, 501), (481, 261), (241, 1))  # what ShortFT asks of the few-step model
 SAMPLER = ((981, 741), (741, 501), (501, 261), (261, END))  # images in four calls
@@ -78,19 +76,22 @@ PHASES = (
 MEAN_OF = (2, 4)  # phases, from 1: the best of the own path and the best of fidelity
 
 
+@torch.no_grad()
 def embed(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor:
     """Prompt embeddings (B, L, D)."""
     tokens = pipeline.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    with torch.no_grad():
-        return torch.cat(
-            [pipeline.text_encoder(part.to(pipeline.device)).last_hidden_state for part in tokens.split(512)]
-        )
+    parts = tokens.to(pipeline.device).split(512)
+    return torch.cat([pipeline.text_encoder(part).last_hidden_state for part in parts])
 
 
-def build_executor(
+def frozen_executor(
     pipeline: StableDiffusionPipeline, shortcut: UNet2DConditionModel | None, guidance: float, few_step: float | None
 ) -> Executor:
-    """The base model and, beside it, a shortcut with its own guidance ``few_step``; no LoRA slots."""
+    """The base model and, beside it, a shortcut with its own guidance ``few_step``; no LoRA slots, nothing to train.
+
+    What makes and measures the weights samples with it. A run's executor is the workbench's: its slots and settings are
+    a configuration's, and a suite knows of none.
+    """
     policy = Policy(pipeline.unet, shortcut, slots=0)
     return Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]), guidance, few_step)
 
@@ -188,9 +189,8 @@ def train(student: Executor, states: torch.Tensor, embeds: torch.Tensor, phase: 
     ends = [next(end for end in SEGMENT_ENDS if end < t) for t in student.timesteps]
     # The last segment's target is the image, though ShortFT jumps to t=1 only: the same noise prediction serves both.
     end_index = torch.tensor([times.index(end) for end in ends])
-    coefficients = torch.tensor(
-        [student.move_coefficients(Hop(t, end))[:2] for t, end in zip(times[:-1], ends, strict=True)]
-    )
+    hops = [Hop(t, end) for t, end in zip(times[:-1], ends, strict=True)]
+    coefficients = torch.tensor([student.move_coefficients(hop)[:2] for hop in hops])
     odds = torch.tensor([phase.odds.get(t, 1.0) for t in student.timesteps])
     timesteps = torch.tensor(student.timesteps)
     own_batch = round(batch * OWN_SHARE)
@@ -199,7 +199,6 @@ def train(student: Executor, states: torch.Tensor, embeds: torch.Tensor, phase: 
 
     began = [parameter.detach().clone() for parameter in policy.parameters()]
     training = Training(policy.parameters(), phase.rate, phase.iterations, average_decay=0.998)
-    losses = []
     for step in track(range(phase.iterations), description="shortcut"):
         if step % REFRESH == 0:
             rolled = torch.randperm(len(states), generator=generator)[:ROLLOUTS]
@@ -214,20 +213,17 @@ def train(student: Executor, states: torch.Tensor, embeds: torch.Tensor, phase: 
         x[:own_batch] = own[place, n]
         a, b = (c.view(-1, 1, 1, 1) for c in coefficients[i].unbind(1))
         wanted = ((target - a * x) / b).to(device)  # the one noise prediction that lands on the target
-        noise_pred = student.guided(
-            "base", x.to(device), timesteps[i].to(device), embeds[row.to(device)],
-            policy.weights((1,)), student.guidance_scale,
-        )  # fmt: skip
+        call = x.to(device), timesteps[i].to(device), embeds[row.to(device)], policy.weights((1,))
+        noise_pred = student.guided("base", *call, student.guidance_scale)
         loss = (F.huber_loss(noise_pred, wanted, reduction="none").mean(dim=(1, 2, 3)) * weight).mean()
         training.step(loss, policy.backward)
-        losses.append(loss.item())
         if (step + 1) % 500 == 0:
-            print(f"step {step + 1}  loss {np.mean(losses[-500:]):.4f}", flush=True)
+            print(f"step {step + 1}  loss {training.last_loss():.4f}", flush=True)
     training.use_average()
     with torch.no_grad():
         torch._foreach_lerp_(policy.parameters(), began, 1 - phase.share)
     policy.refresh()
-    return float(np.mean(losses[-500:]))
+    return training.last_loss()
 
 
 def train_phases(
@@ -274,6 +270,7 @@ def policy_key(executor: Executor) -> str:
     return digest.hexdigest()[:16]
 
 
+@command
 def main(
     batch: Batch = 64,
     rank: Annotated[int, typer.Option(help="Of the LoRA.")] = 64,
@@ -286,7 +283,7 @@ def main(
     torch.manual_seed(seed)
     pipeline = StableDiffusionPipeline.from_pretrained(card.PIPELINE).to(device)
     pipeline.unet.to(memory_format=torch.channels_last)
-    teacher = build_executor(pipeline, None, guidance, None)
+    teacher = frozen_executor(pipeline, None, guidance, None)
     policy = Policy(copy.deepcopy(pipeline.unet), slots=1, rank=rank, seed=seed, targets=TARGETS)
     student = Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]), student_guidance)
     captions = world.captions("train", max(phase.prompts[1] for phase in PHASES))
@@ -300,16 +297,14 @@ def main(
     merged = {key.replace(".base_layer", ""): value.detach() for key, value in policy.weights((1,)).items()}
     shortcut.load_state_dict(merged, strict=False)
     held_out = world.captions("test", 256)
-    executor = build_executor(pipeline, shortcut, guidance, student_guidance)
+    executor = frozen_executor(pipeline, shortcut, guidance, student_guidance)
     metrics = report(executor, held_out, embed(pipeline, held_out))
-    card.write(
-        "shortcut", [card.SHORTCUT / "pytorch_lora_weights.safetensors"], round(spent, 1), device,
-        sum(p.numel() for p in policy.parameters()), metrics,
-        phases=[dataclasses.asdict(phase) for phase in PHASES], mean_of=MEAN_OF, batch=batch, rank=rank,
-        guidance=guidance, student_guidance=student_guidance, seed=seed,
-    )  # fmt: skip
+    files, phases = [card.SHORTCUT / "pytorch_lora_weights.safetensors"], [dataclasses.asdict(p) for p in PHASES]
+    settings = {"phases": phases, "mean_of": MEAN_OF, "batch": batch, "rank": rank, "guidance": guidance}
+    settings |= {"student_guidance": student_guidance, "seed": seed}
+    card.write("shortcut", files, spent, device, policy, metrics, **settings)
     print(json.dumps(metrics, indent=2))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

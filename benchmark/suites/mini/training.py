@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 
@@ -40,6 +41,7 @@ class Training:
         self.average_decay = average_decay
         self.average = [] if average_decay is None else [p.detach().clone() for p in self.parameters]
         self.steps = 0
+        self.losses: list[float] = []  # of the steps since the start, or since a snapshot was read
 
     def step(self, loss: torch.Tensor, backward: Callable[[torch.Tensor], None] = torch.Tensor.backward) -> None:
         """One optimiser step down the gradient of ``loss``."""
@@ -53,6 +55,11 @@ class Training:
             with torch.no_grad():
                 torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
         self.steps += 1
+        self.losses.append(loss.item())
+
+    def last_loss(self, steps: int = 500) -> float:
+        """The mean loss of the last steps."""
+        return float(np.mean(self.losses[-steps:]))
 
     @torch.no_grad()
     def use_average(self) -> None:
@@ -62,12 +69,8 @@ class Training:
 
     def state_dict(self) -> dict:
         """Everything but the parameters themselves."""
-        return {
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "average": self.average,
-            "steps": self.steps,
-        }
+        state = {name: getattr(self, name).state_dict() for name in ("optimiser", "schedule")}
+        return state | {"average": self.average, "steps": self.steps}
 
     def load_state_dict(self, state: dict) -> None:
         self.optimiser.load_state_dict(state["optimiser"])

@@ -17,6 +17,7 @@ import typer
 from diffusers import AutoencoderKL
 from rich.progress import track
 
+from ...cli import command
 from . import card, world
 from .training import Batch, Device, Iterations, Rate, Seed, Training
 
@@ -66,6 +67,7 @@ def fit(vae: AutoencoderKL, data: torch.Tensor, parameters, iterations, batch, r
             print(f"step {step}  mse {F.mse_loss(y, x):.5f}", flush=True)
 
 
+@command
 def main(
     iterations: Iterations = 3200,
     decoder_iterations: Annotated[int, typer.Option(help="Further steps of the decoder alone.")] = 2000,
@@ -107,14 +109,12 @@ def main(
     if not math.isfinite(decibels):
         raise SystemExit("the autoencoder diverged; nothing was written")
     vae.to("cpu").save_pretrained(card.PIPELINE / "vae")
-    vae_files = [card.PIPELINE / "vae" / name for name in ("config.json", "diffusion_pytorch_model.safetensors")]
-    card.write(
-        "vae", vae_files, round(seconds + clock(), 1), device, vae.num_parameters(),
-        {"psnr_db_test": decibels, "scaling_factor": vae.config.scaling_factor},
-        iterations=iterations, decoder_iterations=decoder_iterations, images=images, batch=batch, rate=rate, seed=seed,
-    )  # fmt: skip
+    files = [card.PIPELINE / "vae" / name for name in ("config.json", "diffusion_pytorch_model.safetensors")]
+    metrics = {"psnr_db_test": decibels, "scaling_factor": vae.config.scaling_factor}
+    settings = {"iterations": iterations, "decoder_iterations": decoder_iterations, "images": images, "batch": batch}
+    card.write("vae", files, seconds + clock(), device, vae, metrics, **settings, rate=rate, seed=seed)
     print(f"PSNR {decibels:.2f} dB on held-out renders, {clock():.0f} s")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -49,16 +49,8 @@ BACKGROUNDS = {"white": 0.93, "gray": 0.52, "black": 0.10}
 TEXTURES = ("plain", "striped", "shaded")
 TEXTURE_AMPLITUDE = 0.07
 
-HELD_OUT_PAIRS = frozenset(
-    {
-        ("red", "ring"),
-        ("orange", "cross"),
-        ("yellow", "triangle"),
-        ("green", "diamond"),
-        ("blue", "circle"),
-        ("purple", "square"),
-    }
-)
+_PAIRS = "red ring, orange cross, yellow triangle, green diamond, blue circle, purple square"
+HELD_OUT_PAIRS = frozenset(tuple(pair.split()) for pair in _PAIRS.split(", "))
 _HELD_OUT = {
     ("circle", "left of", "square"),
     ("triangle", "above", "ring"),
@@ -275,6 +267,11 @@ def render(scene: Scene) -> np.ndarray:
     return np.clip(image, 0, 1).astype(np.float32)
 
 
+def to_bytes(image: np.ndarray) -> np.ndarray:
+    """An image in [0, 1] as uint8."""
+    return (image * 255).round().astype(np.uint8)
+
+
 def draw(split: str, index: int, seed: int = 0) -> Scene:
     """Scene number ``index`` of a split, the same on every machine."""
     if split not in SPLITS:
@@ -305,12 +302,8 @@ def dataset(split: str, count: int, seed: int = 0):
     def rows():
         for index in range(count):
             scene = draw(split, index, seed)
-            pixels = Picture.fromarray((render(scene) * 255).round().astype(np.uint8))
-            yield {
-                "caption": scene.spec.caption(),
-                "scene": json.dumps(dataclasses.asdict(scene)),
-                "image": pixels,
-            }
+            text, image = json.dumps(dataclasses.asdict(scene)), Picture.fromarray(to_bytes(render(scene)))
+            yield {"caption": scene.spec.caption(), "scene": text, "image": image}
 
     features = Features({"caption": Value("string"), "scene": Value("string"), "image": Image()})
     return Dataset.from_list(list(rows()), features=features)
@@ -319,5 +312,4 @@ def dataset(split: str, count: int, seed: int = 0):
 def arrays(split: str, count: int, seed: int = 0) -> tuple[np.ndarray, list[str]]:
     """The split for training: images uint8 (N, H, W, 3) and captions."""
     scenes = [draw(split, index, seed) for index in range(count)]
-    images = np.stack([(render(scene) * 255).round().astype(np.uint8) for scene in scenes])
-    return images, [scene.spec.caption() for scene in scenes]
+    return np.stack([to_bytes(render(scene)) for scene in scenes]), [scene.spec.caption() for scene in scenes]

@@ -15,12 +15,10 @@ HPDV2 = [
 ]
 
 # DDPO's 45 animals, AlignProp's six more for evaluation, and six of ours for validation.
-ANIMALS = (
-    "cat", "dog", "horse", "monkey", "rabbit", "zebra", "spider", "bird", "sheep", "deer", "cow", "goat", "lion",
-    "tiger", "bear", "raccoon", "fox", "wolf", "lizard", "beetle", "ant", "butterfly", "fish", "shark", "whale",
-    "dolphin", "squirrel", "mouse", "rat", "snake", "turtle", "frog", "chicken", "duck", "goose", "bee", "pig",
-    "turkey", "fly", "llama", "camel", "bat", "gorilla", "hedgehog", "kangaroo",
-)  # fmt: skip
+_ANIMALS = """cat dog horse monkey rabbit zebra spider bird sheep deer cow goat lion tiger bear raccoon fox wolf lizard
+beetle ant butterfly fish shark whale dolphin squirrel mouse rat snake turtle frog chicken duck goose bee pig turkey fly
+llama camel bat gorilla hedgehog kangaroo"""
+ANIMALS = tuple(_ANIMALS.split())
 UNSEEN = ("snail", "hippopotamus", "cheetah", "crocodile", "lobster", "octopus")
 VALIDATION = ("giraffe", "penguin", "owl", "seal", "crab", "donkey")
 ACTIVITIES = ("riding a bike", "playing chess", "washing dishes")  # DDPO's, for prompts that combine

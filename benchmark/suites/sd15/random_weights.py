@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,39 +19,35 @@ import typer
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from rich.console import Console
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from ...cli import command, console
+from ...errors import InputError, unknown
 from ...rewards.published import aesthetic, hps, imagereward
-from ..mini import card, world
+from ..interface import NO_SAFETY_CHECKER
+from ..mini import base, card, world
 from .suite import FEW_STEP, HUB, RANDOM, StableDiffusion15
 
-console = Console(highlight=False, soft_wrap=True)
 VOCABULARY = 49408  # CLIP's
 REWARDS = tuple(StableDiffusion15.learned_rewards)
+
+
+def _transformer(width: int, inner: int, layers: int, heads: int, **more) -> dict:
+    sizes = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers}
+    return sizes | {"num_attention_heads": heads, **more}
+
 
 # Narrow ones keep every kind of layer and the number of blocks.
 UNET = {"cross_attention_dim": 768, "block_out_channels": (320, 640, 1280, 1280)}
 NARROW_UNET = {"cross_attention_dim": 32, "block_out_channels": (32, 32, 64, 64), "layers_per_block": 1}
 VAE = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
 NARROW_VAE = {"block_out_channels": (32, 32, 32, 32), "layers_per_block": 1}
-TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-NARROW_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+TEXT, NARROW_TEXT = _transformer(768, 3072, 12, 12), _transformer(32, 64, 1, 2)
 # Of the rewards' CLIPs: text, vision, width of the embedding.
 CLIPS = {
-    "pickscore": (
-        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
-        {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16,
-         "patch_size": 14},
-        1024,
-    ),
-    "clip-vit-large-patch14": (
-        TEXT,
-        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
-         "patch_size": 14},
-        768,
-    ),
-}  # fmt: skip
+    "pickscore": (_transformer(1024, 4096, 24, 16), _transformer(1280, 5120, 32, 16, patch_size=14), 1024),
+    "clip-vit-large-patch14": (TEXT, _transformer(1024, 4096, 24, 16, patch_size=14), 768),
+}
 NARROW_CLIP = (NARROW_TEXT, NARROW_TEXT | {"patch_size": 56}, 16)
 NARROW_OPEN_CLIP = {
     "embed_dim": 16,
@@ -72,28 +67,19 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def _text_config(tokenizer: CLIPTokenizer, size: dict) -> dict:
-    tokens = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
-    return size | tokens | {"vocab_size": VOCABULARY, "max_position_embeddings": 77}
+    return size | base.token_ids(tokenizer) | {"vocab_size": VOCABULARY, "max_position_embeddings": 77}
 
 
 def build_pipeline(folder: Path, narrow: bool, pixels: int) -> StableDiffusionPipeline:
     """Write a pipeline of random weights for images of ``pixels`` a side."""
     tokenizer = _tokenizer(folder / "tokenizer")
     unet = UNet2DConditionModel(sample_size=pixels // 8, attention_head_dim=8, **(NARROW_UNET if narrow else UNET))
-    blocks = 4
-    vae = AutoencoderKL(
-        sample_size=pixels, latent_channels=4, down_block_types=("DownEncoderBlock2D",) * blocks,
-        up_block_types=("UpDecoderBlock2D",) * blocks, **(NARROW_VAE if narrow else VAE),
-    )  # fmt: skip
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    vae = AutoencoderKL(sample_size=pixels, latent_channels=4, **blocks, **(NARROW_VAE if narrow else VAE))
     text = _text_config(tokenizer, NARROW_TEXT if narrow else TEXT) | {"hidden_act": "quick_gelu"}
-    scheduler = PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True,
-        set_alpha_to_one=False,
-    )  # fmt: skip
-    pipeline = StableDiffusionPipeline(
-        vae=vae, text_encoder=CLIPTextModel(CLIPTextConfig(**text)), tokenizer=tokenizer, unet=unet,
-        scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+    scheduler = PNDMScheduler(**base.NOISE, steps_offset=1, skip_prk_steps=True, set_alpha_to_one=False)
+    models = {"vae": vae, "text_encoder": CLIPTextModel(CLIPTextConfig(**text)), "unet": unet}
+    pipeline = StableDiffusionPipeline(**models, tokenizer=tokenizer, scheduler=scheduler, **NO_SAFETY_CHECKER)
     pipeline.save_pretrained(folder)
     return pipeline
 
@@ -184,6 +170,7 @@ def build(folder: Path, rewards: list[str], narrow: bool = False, pixels: int = 
     return model
 
 
+@command
 def main(
     folder: Annotated[Path, typer.Argument(help="Where to write; everything below it is random.")],
     narrow: Annotated[bool, typer.Option("--narrow", help="Narrow architectures, for a CPU.")] = False,
@@ -193,17 +180,15 @@ def main(
     ] = None,
 ) -> None:
     """Write random weights in Stable Diffusion 1.5's shape."""
-    unknown = sorted(set(reward or []) - set(REWARDS))
-    if unknown or pixels % 64:
-        problem = f"unknown reward {unknown[0]!r}" if unknown else f"{pixels} pixels are no multiple of 64"
-        print(f"error: {problem}; rewards are {', '.join(REWARDS)}", file=sys.stderr)
-        raise typer.Exit(2)
+    for name in sorted(set(reward or []) - set(REWARDS)):
+        raise unknown("reward", name, REWARDS)
+    if pixels % 64:
+        raise InputError(f"{pixels} pixels are no multiple of 64")
     if folder.exists() and any(folder.iterdir()) and not (folder / RANDOM).exists():
-        print(f"error: {folder} holds other files; name an empty folder", file=sys.stderr)
-        raise typer.Exit(2)
+        raise InputError(f"{folder} holds other files; name an empty folder")
     model = build(folder, reward or list(REWARDS), narrow, pixels)
     console.print(f"written; python -m benchmark.run --suite sd15 --model {model} --set weights={folder}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

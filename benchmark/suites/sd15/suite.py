@@ -19,7 +19,7 @@ from pydantic import Field
 from ...rewards import Reward, RewardError
 from ...rewards.published import find as find_reward
 from ...rewards.published.weights import WeightFile, require, sampled_digest, weights_folder
-from ..interface import Suite, SuiteError, SuiteOptions
+from ..interface import NO_SAFETY_CHECKER, Suite, SuiteError, SuiteOptions
 from . import prompts
 
 HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -141,20 +141,17 @@ class StableDiffusion15(Suite):
     # -- what a suite has to say
 
     def check(self, reward: str | None = None, shortcut: bool = True) -> None:
-        try:
-            own = Path(self.options.model).is_dir()  # no command can make a folder of somebody's own whole
-            require("suite sd15", model_files("" if own else self.options.model), self.model)
-            if shortcut and self.options.few_step in FEW_STEP:
-                require("suite sd15", [FEW_STEP[self.options.few_step]], self.weights)
-            elif shortcut and not self.few_step.is_file():
-                names = ", ".join(FEW_STEP)
-                raise SuiteError(f"suite sd15: few_step {self.few_step} is no file; expected {names} or a LoRA file")
-            if self.options.prompt_set == "hpdv2":
-                require("suite sd15", prompts.HPDV2, self.weights)
-            for name in self.reward_weights(reward) if reward else ():
-                self._require_reward(name)
-        except RewardError as error:
-            raise SuiteError(str(error)) from None
+        own = Path(self.options.model).is_dir()  # no command can make a folder of somebody's own whole
+        require("suite sd15", model_files("" if own else self.options.model), self.model)
+        if shortcut and self.options.few_step in FEW_STEP:
+            require("suite sd15", [FEW_STEP[self.options.few_step]], self.weights)
+        elif shortcut and not self.few_step.is_file():
+            names = ", ".join(FEW_STEP)
+            raise SuiteError(f"suite sd15: few_step {self.few_step} is no file; expected {names} or a LoRA file")
+        if self.options.prompt_set == "hpdv2":
+            require("suite sd15", prompts.HPDV2, self.weights)
+        for name in self.reward_weights(reward) if reward else ():
+            self._require_reward(name)
 
     @property
     def random_weights(self) -> bool:
@@ -184,10 +181,8 @@ class StableDiffusion15(Suite):
         return json.loads((self.model / "scheduler/scheduler_config.json").read_text())
 
     def load_pipeline(self) -> StableDiffusionPipeline:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            self.model, safety_checker=None, feature_extractor=None, image_encoder=None,
-            requires_safety_checker=False, use_safetensors=True, local_files_only=True,
-        )  # fmt: skip
+        options = {"image_encoder": None, "use_safetensors": True, "local_files_only": True} | NO_SAFETY_CHECKER
+        pipeline = StableDiffusionPipeline.from_pretrained(self.model, **options)
         pipeline.scheduler = DDIMScheduler.from_config(  # the repository names PNDM
             pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=False, steps_offset=1
         )

@@ -1,17 +1,15 @@
 """Where along the chain a LoRA acts."""
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
 import torch
+from conftest import build_executor, call, refused
 
 import methods
-from benchmark.probes.placement import acting_at, parts
-from benchmark.training.cell import build_executor as build_suite_executor
+from benchmark import placement
 from benchmark.config import resolve
-from tests.conftest import build_executor
+from benchmark.probes.placement import acting_at, parts
+from benchmark.training.workbench import Workbench
 
 LEADING = list(range(981, 0, -20))
 
@@ -52,21 +50,18 @@ def test_a_saved_lora_is_read_back(pipeline, tmp_path, slots):
 def test_the_command(tmp_path):
     """On a LoRA that changes nothing (B = 0) every gain is zero; on one that does, all steps change more than none."""
     config = resolve("mini", "draft_k", "symmetry", 0, None, "cpu", None, [])
-    executor = build_suite_executor(config.load_suite(), config.settings, 1, False, 0)
+    executor = Workbench(config).executor
     executor.policy.save_lora(tmp_path / "loras/mini/symmetry/draft_k")
     for parameter in executor.policy.parameters():
         torch.nn.init.normal_(parameter, std=0.03)
     executor.policy.save_lora(tmp_path / "loras/mini/symmetry/draft")
-    line = [sys.executable, "-m", "benchmark.placement", "--reward", "symmetry", "--prompts", "8", "--out", str(tmp_path)]
-    result = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr
-    table = pd.read_csv(tmp_path / "mini/acting/symmetry.csv").set_index(["variant", "steps"])
+    result = call(placement.main, "--reward", "symmetry", "--prompts", 8, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "mini/placement/symmetry.csv").set_index(["variant", "steps"])
     assert (table.loc["draft_k"].gain == 0).all()
     assert (table.loc["draft"].gain != 0).all()
 
 
 def test_bad_input_is_one_line(tmp_path):
-    for arguments in (["--out", str(tmp_path)], ["--params", "no.yaml"]):
-        line = [sys.executable, "-m", "benchmark.placement", *arguments]
-        result = subprocess.run(line, capture_output=True, text=True, timeout=100, check=False)
-        assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1), result.stderr
+    for arguments in (["--out", tmp_path], ["--params", "no.yaml"]):
+        assert refused(call(placement.main, *arguments))

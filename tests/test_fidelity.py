@@ -1,13 +1,12 @@
 """The fidelity probe."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import call, refused
 
+from benchmark import fidelity
 from benchmark.probes.fidelity import chains, errors, stretches
 
 LEADING = list(range(981, 0, -20))
@@ -35,14 +34,13 @@ def test_the_chains_are_untuned_and_go_from_noise_to_image():
 
 @pytest.mark.slow
 def test_the_command(tmp_path):
-    line = [sys.executable, "-m", "benchmark.shortcut", "--prompts", "24", "--out", str(tmp_path)]
-    result = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr
-    jumps = pd.read_csv(tmp_path / "mini/shortcut/jumps-leading.csv").set_index("stretch")
+    result = call(fidelity.main, "--prompts", 24, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    jumps = pd.read_csv(tmp_path / "mini/fidelity/jumps-leading.csv").set_index("stretch")
     # The shipped shortcut's card has the same errors over 256 prompts, measured by another program.
     assert (jumps.ratio < 0.75).all()
     assert (jumps.shortcut_low <= jumps.shortcut).all()
-    images = pd.read_csv(tmp_path / "mini/shortcut/images-leading.csv")
+    images = pd.read_csv(tmp_path / "mini/fidelity/images-leading.csv")
     base = images[images.chain == "base"]
     assert np.allclose(base.absolute_change, 0)
     oracle = images[images.reward == "oracle"].set_index("chain")["mean"]
@@ -51,6 +49,4 @@ def test_the_command(tmp_path):
 
 def test_bad_input_is_one_line(tmp_path):
     for arguments in (["--suite", "maxi"], ["--spacing", "wide"]):
-        line = [sys.executable, "-m", "benchmark.shortcut", *arguments, "--out", str(tmp_path)]
-        result = subprocess.run(line, capture_output=True, text=True, timeout=100, check=False)
-        assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1)
+        assert refused(call(fidelity.main, *arguments, "--out", tmp_path))

@@ -1,0 +1,90 @@
+"""What findings need of the code, as a record: titles of suite, methods and rewards, and the methods' chains.
+
+    python -m benchmark.about --params params.yaml --suite mini --out results          writes results/mini/about.json
+
+Figures and report read the record (``Results.about``), so they need neither torch nor the methods' code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+import methods
+
+from . import suites
+from .cli import command
+from .errors import InputError, unknown
+from .records import write_json
+from .records.profile import Profile
+from .rewards import PIXEL_REWARDS
+
+
+def first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0].rstrip(".")
+
+
+def title(cls: type[methods.Method]) -> str:
+    """What a method does: a file of ``methods/`` opens with "Name: what", any other class with what."""
+    module = sys.modules[cls.__module__]
+    if module.__package__ == methods.__name__:
+        return first_line(module.__doc__).partition(": ")[2]
+    return first_line(cls.__doc__)
+
+
+def plans(found: dict[str, type[methods.Method]], steps: int) -> dict[str, list[dict]]:
+    """Every method's plan on a grid of ``steps``, options at their defaults, a row per stage of training.
+
+    A policy gradient has none: there is no gradient along its chain.
+    """
+    rows = {}
+    for name, cls in found.items():
+        if issubclass(cls, methods.DirectReward):
+            method = cls()
+            count = method.chain_steps or steps
+            timesteps = [1000 // count * i + 1 for i in reversed(range(count))]
+            drawn = (method.plan(timesteps, torch.Generator().manual_seed(0), part / 8) for part in range(8))
+            stages = list(dict.fromkeys(drawn))
+            for number, plan in enumerate(stages, 1):
+                row = f"{name} {number}" if len(stages) > 1 else name
+                rows[row] = [dataclasses.asdict(hop) for hop in plan]
+    return rows
+
+
+def about(profile: Profile, suite: str) -> dict:
+    """The record's content. Raises InputError for an unknown suite and for a method that cannot be imported."""
+    if suite not in suites.names():
+        raise unknown("suite", suite, suites.names())
+    kind, own = suites.kind(suite), methods.names()
+    try:
+        found = {name: methods.find(name) for name in [*own, *map(profile.method, profile.variants)]}
+    except (ImportError, TypeError) as error:
+        raise InputError(str(error)) from None
+    pixels = {name: first_line(cls.__doc__) for name, cls in PIXEL_REWARDS.items()}
+    return {
+        "suite": {"name": suite, "title": kind.title},
+        "methods": {name: {"title": title(cls)} for name, cls in found.items()},
+        "rewards": pixels | kind.learned_rewards | kind.combinations,
+        "plans": plans({name: found[name] for name in own}, kind.steps),
+    }
+
+
+@command
+def main(
+    params: Annotated[Path, typer.Option(help="The profile: which variants there are.")] = Path("params.yaml"),
+    suite: Annotated[str, typer.Option(help="The suite whose rewards are described.")] = "mini",
+    out: Annotated[Path, typer.Option(help="Folder of the records, one folder per suite in it.")] = Path("results"),
+) -> None:
+    """Write what suite, methods and rewards are called, and what the methods' chains look like, into the records."""
+    path = out / suite / "about.json"
+    write_json(path, about(Profile.read(params), suite))
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,384 @@
+"""Texts filled from records: no number of README, docs or verdicts is typed by hand. No torch.
+
+A template is a Jinja2 file below ``docs/_templates`` (undefined names are errors). ``python -m benchmark.docs`` renders
+
+    docs/_templates/README.md          -> README.md
+    docs/_templates/X.md               -> docs/X.md
+    docs/_templates/methods/Y.md       -> docs/methods/Y.md
+    docs/_templates/claims/C1.md       no page: its blocks ``caveat`` and ``explanation`` are the texts of a verdict
+
+Text like this:
+
+    ShortFT gains {{ gain("shortft", "hps") | signed }} of hps, in {{ run("shortft", "hps", 0).steps }} steps.
+    {{ block("ranking") }}
+
+**Tables, whole.** ``block(name)`` is a Markdown table: any table of ``results/tables`` by its name (``choice``,
+``ranking``, ``table1`` to ``table3``, ``controls``, ``spacing``, ``side_effects``, ``time_to_target``, ``equal_gain``,
+``cost``, ``gpu``, ``gradients``, ``acting``, ``rates``, ``settled``), and ``verdicts`` (claims with their verdicts),
+``results`` (cost, gain and oracle of every method) and ``state`` (a sentence: how much of the matrix is there).
+
+**Numbers of a table.** Rows are chosen by the columns of the table's CSV: a value, a list (any of them), or a tuple
+(from, to), where ``to`` is left out. Where a column has ``_low`` and ``_high`` beside it, the number is an ``Interval``
+(``.value .low .high``).
+
+    number("ranking", "gain", variant="shortft", reward="hps")           of the only such row, else an error
+    mean("curves", "oracle", variant="draft", reward="hps", share=0.5)   the mean over all such rows
+    rows("acting", variant=["draft", "draft_k"], steps="37-49")          all such rows, for a loop: {{ row.gain }}
+
+Tables of records, beside those above: ``runs`` (one row per run: steps, seconds, reward_before, ``settings.rank``...),
+``curves`` (one per evaluation along a run), ``log`` (one per step of a run; its column ``reward`` is named ``scored``),
+``jumps-SPACING`` and ``images-SPACING`` (fidelity of the few-step model).
+
+**Short for them.** ``reward`` is the trained reward, ``column`` another score (``oracle``, ``diversity``, ...).
+
+    gain(variant, reward, column=reward, split="test")   change by tuning, an Interval; split: combinations, train
+    gap(of, over, reward, column=reward)                 gain of one less that of another, paired, an Interval
+    base(reward, column=reward, variant=None)            mean score before tuning (of the variant's sampler)
+    final(variant, reward, column=reward)                mean score after tuning
+    run(variant, reward, seed)                           one run's row of ``runs``
+    gradient(method, column, step, stage=0, slot="all")  norm, normalised_variance, cosine, batches, ...
+    jump(stretch, column="ratio", spacing="leading")     error of the few-step model's jump over that of a naive one
+    image(chain, reward, column="change", spacing="leading")    reward of its images, less that of the full chain's
+    placement(variant, steps, reward, column="gain")     gain with the LoRA on at these steps alone
+    cost(method, column), gpu(method, batch, column)     seconds, peak_mb, step_mb, run_seconds, operations, ...
+    settled(reward, share, column="gained")              how much of all gains is there by then; tau: rank correlation
+    time_to_target(method, question, reward)             ratio of computes, a bound rounded to its safe side; question:
+                                                         forth (ShortFT to where it ends) or back (the reverse)
+    equal_gain(variant, reward, column="oracle")         at ShortFT's gain, less ShortFT's, an Interval (share: none)
+    verdict(id)                                          its verdict, text, comparisons; ``held`` of ``all`` hold
+    count(**columns), cells(**columns)                   runs that are there; cells that the profile has
+    ratio(x, y)                                          of numbers or Intervals; its ends from the ends of both
+    profile, suite                                       profile.budget, profile.tuning.rates, ...; the suite's name
+
+**Filters.** The argument is the digits after the point. Of an Interval they show the value, ``interval`` and ``ends``
+its ends too. A number that is not whole has to have a filter.
+
+    signed(3)  +0.077        interval(3)  +0.077 [+0.068, +0.086]        thousands   8,133
+    plain(3)   0.077         ends(3)      [+0.068, +0.086]               percent(0)  96%
+    word       three (zero to twelve, then digits)        extent(3)      +0.020 to +0.025, of a list
+
+The texts are about certain records, whose digest ``docs/_templates/written_about.json`` keeps. Where the records are
+others, verdicts stand without texts, and pages are not made. ``python -m benchmark.docs --written-about`` says that the
+texts have been read again and are true of today's records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from ..errors import InputError, unknown
+from ..records import read_json
+from ..records.results import Results
+from ..statistics import Interval, crossed_interval
+from .tables import TABLES, Table
+from .tables.curves import bounded
+from .tables.readme import progress, summary
+
+TEMPLATES = Path(__file__).parents[2] / "docs/_templates"
+WRITTEN_ABOUT = "written_about.json"
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+class Numbers:
+    """What a template can ask of the records of a suite: every public method is a function of templates.
+
+    verdicts  what ``claims.judge`` gives, for ``verdict``
+    blocks    lines of further blocks, by their names
+    """
+
+    def __init__(self, results: Results, verdicts: Iterable[dict] = (), blocks: dict[str, list[str]] | None = None):
+        self._results = results
+        self._verdicts = {v["id"]: v for v in verdicts}
+        self._blocks = {name: "\n".join(lines) for name, lines in (blocks or {}).items()}
+        self._made: dict[str, Table | pd.DataFrame] = {}
+
+    def functions(self) -> dict[str, object]:
+        """What templates call, by name."""
+        offered = {name: getattr(self, name) for name in dir(self) if name[0] != "_" and name != "functions"}
+        return offered | {"ratio": ratio, "profile": self._results.profile, "suite": self._results.suite}
+
+    # -- tables
+
+    def block(self, name: str) -> str:
+        lines = {"results": summary, "state": progress}.get(name, lambda _: self._table(name).lines())
+        return self._blocks[name] if name in self._blocks else "\n".join(lines(self._results))
+
+    def rows(self, table: str, **where) -> list[dict]:
+        return [with_intervals(row) for row in self._chosen(table, where).to_dict("records")]
+
+    def number(self, table: str, column: str, **where) -> float | str | Interval:
+        found = self.rows(table, **where)
+        if len(found) != 1:
+            raise InputError(f"{len(found)} rows of {table} have {where}; one is expected")
+        if column not in found[0]:
+            raise unknown(f"column of {table}", column, found[0])
+        return found[0][column]
+
+    def mean(self, table: str, column: str, **where) -> float:
+        found = self._chosen(table, where)
+        if found.empty:
+            raise InputError(f"no row of {table} has {where}")
+        return float(found[column].mean())
+
+    def count(self, **where) -> int:
+        return len(self._chosen("runs", where))
+
+    def cells(self, **where) -> int:
+        return len(self._chosen("cells", where))
+
+    def _table(self, name: str) -> Table:
+        makers = {make.__name__: make for make in TABLES}
+        if name not in makers:
+            raise unknown("table", name, makers)
+        return self._once(name, lambda: makers[name](self._results))
+
+    def _once(self, name: str, make: Callable[[], Table | pd.DataFrame]) -> Table | pd.DataFrame:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    def _frame(self, name: str) -> pd.DataFrame:
+        """The numbers of a table, or a table of records."""
+        results = self._results
+        kind, _, spacing = name.partition("-")
+        match kind:
+            case "runs":
+                return results.runs
+            case "curves":
+                return results.curves
+            case "cells":
+                return pd.DataFrame([key for key in results.profile.cells() if key.suite == results.suite])
+            case "jumps" | "images":
+                found = getattr(results, kind)(spacing)
+                return pd.DataFrame() if found is None else found
+            case "log":
+                return self._once(name, self._log)
+        return self._table(name).frame
+
+    def _log(self) -> pd.DataFrame:
+        parts = [
+            pd.read_csv(Path(run.folder) / "log.csv")
+            .rename(columns={"reward": "scored"})
+            .assign(variant=run.variant, reward=run.reward, seed=run.seed)
+            for run in self._results.runs.itertuples()
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    def _chosen(self, table: str, where: dict) -> pd.DataFrame:
+        frame = self._frame(table)
+        for column, wanted in where.items():
+            if column not in frame:
+                raise unknown(f"column of {table}", column, frame.columns)
+            values = frame[column]
+            if isinstance(wanted, tuple):
+                frame = frame[(values >= wanted[0]) & (values < wanted[1])]
+            else:
+                frame = frame[values.isin(wanted if isinstance(wanted, list) else [wanted])]
+        return frame
+
+    # -- the matrix
+
+    def gain(self, variant: str, reward: str, column: str | None = None, split: str = "test") -> Interval:
+        return self._interval(self._results.gains(variant, reward, column, split), f"{variant} on {reward}")
+
+    def gap(self, of: str, over: str, reward: str, column: str | None = None) -> Interval:
+        return self._interval(self._results.paired(of, over, reward, column), f"{of} and {over} on {reward}")
+
+    def _interval(self, scores: np.ndarray | None, of: str) -> Interval:
+        if scores is None:
+            raise InputError(f"there are no runs of {of} with this score")
+        return crossed_interval(scores)
+
+    def base(self, reward: str, column: str | None = None, variant: str | None = None) -> float:
+        return self._score(variant or self._results.profile.methods()[0], reward, column, "before")
+
+    def final(self, variant: str, reward: str, column: str | None = None) -> float:
+        return self._score(variant, reward, column, "after")
+
+    def _score(self, variant: str, reward: str, column: str | None, when: str) -> float:
+        name = f"heldout.{column}.{when}"
+        if column in (None, reward, "oracle", "diversity"):
+            name = f"{'reward' if column in (None, reward) else column}_{when}"
+        return self.mean("runs", name, variant=variant, reward=reward)
+
+    def run(self, variant: str, reward: str, seed: int) -> dict:
+        found = self.rows("runs", variant=variant, reward=reward, seed=seed)
+        if not found:
+            raise InputError(f"there is no run of {variant} on {reward} with seed {seed}")
+        return found[0]
+
+    def settled(self, reward: str, share: float, column: str = "gained") -> float:
+        return self.number("settled", column, reward=reward, share=share)
+
+    def time_to_target(self, method: str, question: str, reward: str) -> float:
+        (row,) = self.rows("time_to_target", method=method, question=question, reward=reward)
+        return float(bounded(row["ratio"], {"below": 1, "above": -1}.get(row["bound"], 0)).split()[-1])
+
+    def equal_gain(self, variant: str, reward: str, column: str = "oracle") -> Interval | float:
+        return self.number("equal_gain", column, variant=variant, reward=reward)
+
+    def verdict(self, name: str) -> dict:
+        if name not in self._verdicts:
+            raise unknown("claim", name, self._verdicts)
+        held = [row["holds"] == "yes" for row in self._verdicts[name]["comparisons"]]
+        return self._verdicts[name] | {"held": sum(held), "all": len(held)}
+
+    # -- the probes
+
+    def gradient(self, method: str, column: str, step: int, stage: float = 0, slot: str | int = "all"):
+        return self.number("gradients", column, method=method, reference_step=step, progress=stage, slot=str(slot))
+
+    def jump(self, stretch: str, column: str = "ratio", spacing: str = "leading"):
+        return self.number(f"jumps-{spacing}", column, stretch=stretch)
+
+    def image(self, chain: str, reward: str, column: str = "change", spacing: str = "leading"):
+        return self.number(f"images-{spacing}", column, chain=chain, reward=reward)
+
+    def placement(self, variant: str, steps: str, reward: str, column: str = "gain"):
+        return self.number("acting", column, variant=variant, steps=steps, reward=reward)
+
+    def cost(self, method: str, column: str):
+        return self.number("cost", column, method=method)
+
+    def gpu(self, method: str, batch: int, column: str):
+        return self.number("gpu", column, variant=method, batch=batch)
+
+
+def with_intervals(row: dict) -> dict:
+    """A table's row; what has two ends beside it becomes an Interval."""
+    ends = {name for name in row if f"{name}_low" in row and f"{name}_high" in row}
+    return row | {name: Interval(*(row[name + end] for end in ("", "_low", "_high"))) for name in ends}
+
+
+def shown(x: object) -> object:
+    """What a template shows: whole numbers as such; others, and Intervals, only through a filter."""
+    if isinstance(x, float) and x.is_integer():
+        return int(x)
+    if isinstance(x, float | Interval):
+        raise InputError(f"{x!r} needs a filter, such as '| plain(2)'")
+    return x
+
+
+def value(x: float | Interval) -> float:
+    return x.value if isinstance(x, Interval) else x
+
+
+def ratio(x: float | Interval, y: float | Interval) -> float | Interval:
+    """Of two positive numbers; of Intervals with an interval from both intervals' ends, so wider than 95%."""
+    if isinstance(x, Interval) and isinstance(y, Interval):
+        return Interval(x.value / y.value, x.low / y.high, x.high / y.low)
+    return value(x) / value(y)
+
+
+# -- filters
+
+
+def plain(x: float | Interval, digits: int = 3, sign: str = "") -> str:
+    return f"{value(x):{sign}.{digits}f}"
+
+
+def signed(x: float | Interval, digits: int = 3) -> str:
+    return plain(x, digits, "+")
+
+
+def interval(x: Interval, digits: int = 3, sign: str = "+") -> str:
+    return f"{x:{sign}.{digits}f}"
+
+
+def ends(x: Interval, digits: int = 3, sign: str = "+") -> str:
+    return "[" + interval(x, digits, sign).partition("[")[2]
+
+
+def percent(x: float | Interval, digits: int = 0) -> str:
+    return f"{value(x):.{digits}%}"
+
+
+def thousands(x: float | Interval) -> str:
+    return f"{value(x):,.0f}"
+
+
+def word(x: float) -> str:
+    return WORDS[round(x)] if 0 <= round(x) < len(WORDS) else str(round(x))
+
+
+def extent(values: Iterable[float | Interval], digits: int = 3, sign: str = "+") -> str:
+    """Least and largest; one of them where they look the same."""
+    values = [value(x) for x in values]
+    return " to ".join(dict.fromkeys(plain(x, digits, sign) for x in (min(values), max(values))))
+
+
+FILTERS = (signed, plain, interval, ends, percent, thousands, word, extent)
+
+
+# -- rendering
+
+
+def environment(functions: dict[str, object], folder: Path = TEMPLATES) -> jinja2.Environment:
+    """Templates of a folder, with functions that they can call and the filters above."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+        finalize=shown,
+    )
+    made.globals |= functions
+    made.filters |= {each.__name__: each for each in FILTERS}
+    return made
+
+
+@contextlib.contextmanager
+def located(folder: Path) -> Iterator[None]:
+    """What goes wrong within a template, in one line that names the template and its line. Raises InputError."""
+    try:
+        yield
+    except (jinja2.TemplateError, InputError, TypeError, ValueError, KeyError) as error:
+        lines = [(part.filename, part.lineno) for part in traceback.extract_tb(error.__traceback__)]
+        if isinstance(error, jinja2.TemplateSyntaxError):
+            lines.append((error.filename, error.lineno))
+        here = next((f"{name}, line {line}: " for name, line in reversed(lines) if str(folder) in str(name)), "")
+        raise InputError(f"{here}{error}") from None
+
+
+# -- the records that the texts are about
+
+
+def digest(results: Results) -> str:
+    """A hash of which runs there are, how they ended, and with which reward."""
+    runs = sorted(
+        (Path(run.folder).relative_to(results.root).as_posix(), run.status, run.reward_after)
+        for run in results.runs.itertuples()
+    )
+    return hashlib.sha256(repr(runs).encode()).hexdigest()[:16]
+
+
+def written_about(results: Results, folder: Path = TEMPLATES) -> bool:
+    """Whether the templates' texts were written about these records."""
+    return (read_json(folder / WRITTEN_ABOUT) or {}).get(results.suite) == digest(results)
+
+
+@functools.lru_cache(maxsize=4)
+def _claims_environment(results: Results, folder: Path) -> jinja2.Environment:
+    return environment(Numbers(results).functions(), folder)
+
+
+def about(claim: str, results: Results, folder: Path = TEMPLATES) -> dict[str, str]:
+    """The texts of a claim, ``caveat`` and ``explanation``; empty ones where it has none, or the records are others."""
+    texts = dict.fromkeys(("caveat", "explanation"), "")
+    if (folder / f"claims/{claim}.md").is_file() and written_about(results, folder):
+        template = _claims_environment(results, folder).get_template(f"claims/{claim}.md")
+        with located(folder):
+            for name, block in template.blocks.items():
+                texts[name] = " ".join("".join(block(template.new_context())).split()) + "\n"
+    return texts
