@@ -1,8 +1,9 @@
-"""What findings need of the code, as a record: titles of suite, methods and rewards, and the methods' chains.
+"""What pipeline and findings need of the code, as a record: what rows belong to, titles, the methods' chains.
 
     python -m benchmark.about --params params.yaml --suite mini --out results          writes results/mini/about.json
 
-Figures and report read the record (``Results.about``), so they need neither torch nor the methods' code.
+Figures and report read the record (``Results.about``), so they need neither torch nor the methods' code. The stages of
+``dvc.yaml`` depend on its ``rows``: a cell runs again where the code of its method or the weights have changed.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import methods
 
 from . import suites
 from .cli import command
+from .config import resolve
 from .errors import InputError, unknown
 from .records import write_json
 from .records.profile import Profile
 from .rewards import PIXEL_REWARDS
+from .training.identity import identity
 
 
 def first_line(text: str | None) -> str:
@@ -56,6 +59,18 @@ def plans(found: dict[str, type[methods.Method]], steps: int) -> dict[str, list[
     return rows
 
 
+def belongs(profile: Profile, suite: str, row: str, reward: str) -> dict:
+    """What a row of the tables belongs to: method, options, hashes of code and weights. reward: any that it has."""
+    config = resolve(suite, profile.method(row), reward, 0, profile.budget, "cpu", None, profile.overrides(row))
+    found = identity(config)
+    return {
+        "method": config.method,
+        **profile.variants.get(row, {}),
+        "code": found["method"],
+        "weights": found["weights"],
+    }
+
+
 def about(profile: Profile, suite: str) -> dict:
     """The record's content. Raises InputError for an unknown suite and for a method that cannot be imported."""
     if suite not in suites.names():
@@ -65,11 +80,14 @@ def about(profile: Profile, suite: str) -> dict:
         found = {name: methods.find(name) for name in [*own, *map(profile.method, profile.variants)]}
     except (ImportError, TypeError) as error:
         raise InputError(str(error)) from None
+    rows = {key.variant: key.reward for key in reversed(profile.cells()) if key.suite == suite}
     pixels = {name: first_line(cls.__doc__) for name, cls in PIXEL_REWARDS.items()}
     return {
         "suite": {"name": suite, "title": kind.title},
         "methods": {name: {"title": title(cls)} for name, cls in found.items()},
         "rewards": pixels | kind.learned_rewards | kind.combinations,
+        "rows": {row: belongs(profile, suite, row, reward) for row, reward in sorted(rows.items())},
+        "tuned": {reward: profile.tuned(reward) for reward in profile.rewards},
         "plans": plans({name: found[name] for name in own}, kind.steps),
     }
 

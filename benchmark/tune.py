@@ -24,7 +24,7 @@ import yaml
 
 from . import records
 from .cli import command, console, show
-from .config import resolve, split_variant
+from .config import RunConfig, resolve, split_variant
 from .errors import InputError
 from .records.profile import Profile, rate_file, read_rates
 from .training.identity import identity
@@ -42,10 +42,18 @@ def grown(grid: Grid, winner: float | None) -> Grid:
     return LADDER[low : high + 1]
 
 
-def fingerprint(job: Job) -> str:
-    """What a row of the evidence belongs to: all that decides a run's numbers."""
-    decisive = {part: value for part, value in identity(job.config).items() if part != "code"}
+def fingerprint(config: RunConfig, **earlier: str) -> str:
+    """What a row of the evidence belongs to: all that decides a run's numbers. earlier: parts as they once were."""
+    decisive = {part: value for part, value in (identity(config) | earlier).items() if part != "code"}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tried_with(profile: Profile, suite: str, reward: str, variant: str, rate: float, device: str) -> RunConfig:
+    """The run that says how good a rate is: on the tuning seed, validation prompts, the tuning budget."""
+    (base, options), tuning = split_variant(variant), profile.tuning
+    overrides = [*profile.overrides(base), *options, "split=validation", "curve_points=1"]
+    overrides += [f"test_prompts={tuning.prompts}", f"learning_rate={rate}"]
+    return resolve(suite, profile.method(base), reward, tuning.seed, tuning.budget, device, None, overrides)
 
 
 class Evidence:
@@ -58,7 +66,7 @@ class Evidence:
             self.rows = {row["fingerprint"]: row for row in pd.read_csv(path).to_dict("records")}
 
     def missing(self, jobs: list[Job]) -> list[Job]:
-        return [job for job in jobs if fingerprint(job) not in self.rows]
+        return [job for job in jobs if fingerprint(job.config) not in self.rows]
 
     def add(self, job: Job, jobs: list[Job]) -> None:
         """Enter a run that is done, and write what there is of ``jobs``: an interrupted tuning loses nothing."""
@@ -66,12 +74,12 @@ class Evidence:
         row = {"reward": config.reward, "variant": job.variant, "learning_rate": config.settings.learning_rate}
         names = ("status", "reward_before", "reward_after", "reward_se", "oracle_after", "steps", "operations")
         row |= {name: getattr(summary, name) for name in names}
-        self.rows[fingerprint(job)] = row | {"fingerprint": fingerprint(job)}
+        self.rows[fingerprint(config)] = row | {"fingerprint": fingerprint(config)}
         self.write(jobs)
 
     def of(self, jobs: list[Job]) -> pd.DataFrame:
         """The rows of these jobs that are there."""
-        prints = [fingerprint(job) for job in jobs]
+        prints = [fingerprint(job.config) for job in jobs]
         return pd.DataFrame([self.rows[key] for key in prints if key in self.rows])
 
     def write(self, jobs: list[Job]) -> None:
@@ -115,16 +123,11 @@ def main(
     """Find every variant's learning rate, by one rule for all. Interrupted, the same command goes on."""
 
     def jobs_of(name: str) -> list[Job]:
-        made = []
-        for variant, grid in grids[name].items():
-            base, options = split_variant(variant)
-            overrides = [*profile.overrides(base), *options, "split=validation", "curve_points=1"]
-            overrides.append(f"test_prompts={tuning.prompts}")
-            for rate in grid:
-                method, given = profile.method(base), [*overrides, f"learning_rate={rate}"]
-                config = resolve(suite, method, name, tuning.seed, tuning.budget, device, None, given)
-                made.append(Job(variant, config, runs, f"learning_rate={rate}"))
-        return made
+        return [
+            Job(variant, tried_with(profile, suite, name, variant, rate, device), runs, f"learning_rate={rate}")
+            for variant, grid in grids[name].items()
+            for rate in grid
+        ]
 
     profile = Profile.read(params)
     tuning = profile.tuning

@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .interface import Batch, DirectReward, Method, Update
 
-_INTERFACE = ("Batch", "DirectReward", "Method", "Update")
-
-__all__ = [*_INTERFACE, "find", "names", "sources"]
+__all__ = ["Batch", "DirectReward", "Method", "Update", "find", "names", "sources"]
 
 
 def __getattr__(name: str):
-    if name in _INTERFACE:
+    if name in __all__:  # of the interface: the rest is here
         return getattr(importlib.import_module(f"{__name__}.interface"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -50,10 +50,8 @@ class DDPO(Method):
         executor.policy.train_slots((1,))
         plan = sampler_plan(executor.timesteps, lambda t: (1,), eta=1.0)
         prompts, embeds = batch.prompts * self.samples, batch.prompt_embeds.repeat(self.samples, 1, 1)
-        fresh = torch.randn(
-            (len(prompts) - len(batch.prompts), *batch.latents.shape[1:]),
-            generator=batch.generator, dtype=batch.latents.dtype,
-        )  # fmt: skip
+        shape = (len(prompts) - len(batch.prompts), *batch.latents.shape[1:])
+        fresh = torch.randn(shape, generator=batch.generator, dtype=batch.latents.dtype)
         states, old = [torch.cat([batch.latents, fresh.to(batch.latents.device)])], []
         with torch.no_grad():
             for hop in plan:

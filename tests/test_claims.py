@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.findings.claims import Claim, Efficiency, Rule, efficiency, judge, markdown, overview, read_claims
+from benchmark.findings.claims import Claim, Rule, judge, markdown, overview, read_claims
 from benchmark.records.profile import CellKey, Profile, ProfileError
 from benchmark.records.results import Results
-from benchmark.statistics import Interval, crossed_interval
+from benchmark.statistics import Efficiency, Interval, crossed_interval
 from tests.synthetic import write_cell, write_tree
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +70,7 @@ def test_verdicts_on_invented_records(results):
 
 def test_a_cost_ratio_has_its_interval_from_the_rounds(results):
     cost = results.cost.set_index("method")
-    judged = judge(claim(measure="cost_ratio", figure="seconds", over=["draft"], above=1), results)["comparisons"][0]
+    judged = judge(claim(measure="cost_ratio", column="seconds", over=["draft"], above=1), results)["comparisons"][0]
     assert judged["low"] == pytest.approx(cost.seconds_low["shortft"] / cost.seconds_high["draft"], rel=1e-4)
     assert judged["high"] == pytest.approx(cost.seconds_high["shortft"] / cost.seconds_low["draft"], rel=1e-4)
 
@@ -127,7 +127,7 @@ def test_a_run_that_diverged_early_is_not_cheap(profile, tmp_path):
     ours = curves.variant == "shortft"
     curves.loc[ours, "hps"] = 0.0
     results.curves = curves[~ours | (curves.share <= 1 / 8)]
-    found = efficiency(results, "shortft", "draft_k", "hps")
+    found = results.efficiency("shortft", "draft_k", "hps")
     assert (found.never.all(), found.ratios.max()) == (True, pytest.approx(1))
     assert judge(claim(measure="time_to_target", over=["draft_k"], above=2.1), results)["verdict"] == "not reproduced"
 
@@ -164,7 +164,7 @@ def test_a_target_that_is_no_gain_is_said(profile, tmp_path):
         after = scores.when == "after"
         scores.loc[after, "hps"] = scores.loc[~after, "hps"].to_numpy() - 0.01
         scores.to_csv(Path(folder) / "scores.csv", index=False)
-    assert not efficiency(results, "shortft", "draft_k", "hps").gained
+    assert not results.efficiency("shortft", "draft_k", "hps").gained
     judged = judge(claim(measure="time_to_target", over=["draft_k"], above=2.1), results)
     assert "no clear gain" in judged["comparisons"][0]["note"]
 
@@ -181,14 +181,14 @@ def test_efficiency_is_the_ratio_of_computes(profile, tmp_path):
     target = curves[(curves.variant == "draft_k") & (curves.share == 1)].hps.mean()
     ours = curves[(curves.variant == "shortft") & (curves.seed == 0)].sort_values("share")
     reached = ours[ours.hps >= target].share.min()
-    found = efficiency(results, "shortft", "draft_k", "hps")
+    found = results.efficiency("shortft", "draft_k", "hps")
     assert found.ratios[0] == pytest.approx(1 / reached)
     assert found.upper[0] == pytest.approx(1 / (reached - 1 / 8))
     assert (found.never.any(), found.gained) == (False, True)
-    back = efficiency(results, "draft_k", "shortft", "hps")
+    back = results.efficiency("draft_k", "shortft", "hps")
     assert back.never.any()
     assert back.ratios[back.never] == pytest.approx(1)
-    themselves = efficiency(results, "draft_k", "draft_k", "hps")
+    themselves = results.efficiency("draft_k", "draft_k", "hps")
     assert found.own == pytest.approx(1 / themselves.ratios)
 
 
@@ -221,7 +221,7 @@ def test_a_bad_file_of_claims_is_one_line(tmp_path):
 
 
 def test_gradient_ratios_are_bounded_by_both_intervals(results):
-    rule = {"measure": "gradient_ratio", "figure": "norm", "over": ["draft"]}
+    rule = {"measure": "gradient_ratio", "column": "norm", "over": ["draft"]}
     rows = judge(claim(**rule, above=1), results)["comparisons"]
     table = results.gradients
     table = table[(table.reference_step == 20) & (table.progress == 0) & (table.slot.astype(str) == "all")]

@@ -12,21 +12,25 @@ from matplotlib.patches import Arc
 from PIL import Image
 from typer.testing import CliRunner
 
-from benchmark.records.profile import Profile
+from benchmark.about import about
 from benchmark.records import read_json, write_json
+from benchmark.records.profile import Profile
 from benchmark.records.results import Results
 from paper_figures import FIGURES, chain_length, chains, curves, find, forest, frontier, samples, style, time_to_target
 from paper_figures import reward_against_compute as against_compute
 from paper_figures import reward_against_seconds as against_seconds
-from paper_figures.__main__ import app
+from paper_figures.__main__ import main
 from tests import synthetic
 
 SMOKE = Path("profiles/smoke.yaml")
+OF_RUNS = [name for name in FIGURES if name != "chains"]  # which is of the methods, and the same for every suite
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return synthetic.write_tree(tmp_path_factory.mktemp("whole"), Profile.read(SMOKE))
+    root = synthetic.write_tree(tmp_path_factory.mktemp("whole"), Profile.read(SMOKE))
+    write_json(root / "mini/about.json", about(Profile.read(SMOKE), "mini"))
+    return root
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def read(root, suite="mini"):
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, ["--params", str(SMOKE), *map(str, arguments)])
+    return CliRunner().invoke(main, ["--params", str(SMOKE), *map(str, arguments)])
 
 
 def lines(figure, gid):
@@ -54,18 +58,20 @@ def scale(path, column, factor):
     table.to_csv(path, index=False)
 
 
-def test_a_chain_is_drawn_hop_by_hop():
-    plans = dict(chains.rows())
+def test_a_chain_is_drawn_hop_by_hop(whole):
+    results = read(whole)
+    plans = results.about["plans"]
     assert {"draft", "draft_k", "refl", "shortft 1", "shortft 4"} <= set(plans)
     assert "ddpo" not in plans  # a policy gradient has no differentiable chain
     for name, jumps in (("shortft 1", 3), ("shortft 2", 2), ("shortft 3", 1), ("shortft 4", 0), ("draft", 0)):
-        arcs = [p for p in chains.draw([(name, plans[name])]).axes[0].patches if isinstance(p, Arc)]
+        results.about["plans"] = {name: plans[name]}
+        arcs = [p for p in chains.figure(results).axes[0].patches if isinstance(p, Arc)]
         assert len(arcs) == len(plans[name])
         orange = [arc for arc in arcs if arc.get_edgecolor()[0] > 0.8 and arc.get_edgecolor()[2] < 0.1]
         assert len(orange) == jumps
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", OF_RUNS)
 def test_a_whole_tree_gives_every_figure_and_names_its_suite(whole, name):
     figure = find(name).figure(read(whole))
     assert "embedded suite mini, not Stable Diffusion" in figure.get_suptitle()
@@ -79,12 +85,18 @@ def test_without_records_there_is_no_figure(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("gone", "missing"),
-    [("gradients", {"gradient_variance", "chain_length"}), ("shortcut", {"shortcut_fidelity", "shortcut_pictures"}),
-     ("acting", {"acting"}),
-     ("hps/shortft", {"time_to_target"}), ("hps", {"time_to_target", "samples"}), ("cost.json", set())],
+    [
+        ("gradients", {"gradient_variance", "chain_length"}),
+        ("fidelity", {"shortcut_fidelity", "shortcut_pictures"}),
+        ("placement", {"acting"}),
+        ("hps/shortft", {"time_to_target"}),
+        ("hps", {"time_to_target", "samples"}),
+        ("cost.json", set()),
+        ("about.json", {"chains"}),
+    ],
 )
 def test_what_is_missing_leaves_out_what_needs_it(tree, gone, missing):
-    path = tree / "mini" / gone
+    path = read(tree).file(gone)
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     results = read(tree)
     assert {name for name in FIGURES if find(name).figure(results) is None} == missing
@@ -265,9 +277,13 @@ def test_what_is_left_out_is_named_and_its_old_files_go(tree, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--results", "nowhere"], "no folder nowhere"), (["--only", "pie"], "unknown figure 'pie'"),
-     (["--params", "nowhere.yaml"], "nowhere.yaml"), (["--suite", "sd9"], "unknown suite 'sd9'"),
-     (["--out", "pyproject.toml"], "cannot make the folder pyproject.toml")],
+    [
+        (["--results", "nowhere"], "no folder nowhere"),
+        (["--only", "pie"], "unknown figure 'pie'"),
+        (["--params", "nowhere.yaml"], "nowhere.yaml"),
+        (["--suite", "sd9"], "unknown suite 'sd9'"),
+        (["--out", "pyproject.toml"], "cannot make the folder pyproject.toml"),
+    ],
 )
 def test_bad_input_is_one_line(whole, arguments, words):
     result = run("--results", whole, "--only", "chain_length", *arguments)

@@ -28,6 +28,7 @@ from benchmark.rewards.published.check import images
 from benchmark.rewards.published.imagereward import BERT
 from benchmark.rewards.published.preprocess import STD, cover_and_crop, fit_and_pad, normalise
 from benchmark.suites.mini import card
+from benchmark.suites.mini.base import token_ids
 
 PROMPTS = ["a red circle above a small blue square", "an astronaut riding a horse, oil painting, 1970's"]
 LEVEL = 1.1 / 255 / min(STD)  # one level of eight bits, and a bit, in normalised pixels
@@ -293,11 +294,7 @@ def write_clip(folder, seed: int) -> None:
     """A tiny CLIP as transformers saves it, with the embedded suite's vocabulary."""
     tokenizer = CLIPTokenizer.from_pretrained(card.PIPELINE / "tokenizer")
     part = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = part | {
-        "vocab_size": len(tokenizer), "max_position_embeddings": 77,
-        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
+    text = part | token_ids(tokenizer) | {"vocab_size": len(tokenizer), "max_position_embeddings": 77}
     vision = part | {"image_size": 224, "patch_size": 56}
     torch.manual_seed(seed)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).eval()

@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import tables
-from benchmark.records.profile import Profile
-from benchmark.report import app
+from benchmark.about import about
+from benchmark.findings import tables
 from benchmark.findings.report.page import code, join, ranges, scale
+from benchmark.records import write_json
+from benchmark.records.profile import Profile
+from benchmark.report import main
 from tests.synthetic import write_tree
 
 SMOKE = Path("profiles/smoke.yaml")
@@ -29,6 +31,7 @@ BROKEN = "mini/hps/draft_k/seed-1"
 def root(tmp_path_factory) -> Path:
     """A tree with a broken run, one without its picture, a hostile prompt and folder, and tables and a figure."""
     root = write_tree(tmp_path_factory.mktemp("report") / "results", Profile.read(SMOKE))
+    write_json(root / "mini/about.json", about(Profile.read(SMOKE), "mini"))
     (root / BROKEN / "summary.json").unlink()
     (root / "mini/hps/shortft-one-lora/seed-0/samples.jpg").unlink()
     other = root / f"mini/{HOSTILE.replace('/', '')}"
@@ -47,9 +50,8 @@ def root(tmp_path_factory) -> Path:
 
 
 def make(root: Path, *arguments: str):
-    given = ["--params", str(SMOKE), "--results", str(root), "--figures", str(root / "figures"),
-             "--out", str(root / "report.html"), *arguments]
-    return CliRunner().invoke(app, given)
+    given = f"--params {SMOKE} --results {root} --figures {root / 'figures'} --out {root / 'report.html'}"
+    return CliRunner().invoke(main, [*given.split(), *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -123,16 +125,15 @@ def test_the_same_records_give_the_same_bytes(page, root):
 
 
 def test_wrong_input_is_one_line_and_status_2(root, tmp_path):
-    for arguments in (("--results", str(tmp_path)), ("--claims", "nowhere.yaml"), ("--params", "nowhere.yaml"),
-                      ("--out", str(root))):
-        result = make(root, *arguments)
+    for option, value in {"results": tmp_path, "claims": "nowhere.yaml", "params": "nowhere.yaml", "out": root}.items():
+        result = make(root, f"--{option}", str(value))
         assert result.exit_code == 2
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1
 
 
 def test_it_needs_no_torch():
-    code = "import sys, benchmark.report.__main__; sys.exit('torch' in sys.modules)"
+    code = "import sys, benchmark.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -141,11 +142,8 @@ def test_seeds_are_named_compactly():
 
 
 def test_comparisons_share_a_scale():
-    rows = [
-        {"value": 1, "low": 0, "high": 2, "threshold": 4},
-        {"value": None, "low": None, "high": None, "threshold": 4},
-    ]
-    place, logarithmic = scale(rows)
+    missing = {"value": None, "low": None, "high": None, "threshold": 4}
+    place, logarithmic = scale([{"value": 1, "low": 0, "high": 2, "threshold": 4}, missing])
     assert not logarithmic
     assert (place(0), place(2), place(4), place(None)) == (10, 100, 190, None)
     place, logarithmic = scale([{"value": 1, "low": 1, "high": 1, "threshold": 100}])
@@ -207,12 +205,10 @@ def chromium() -> str:
 
 def test_it_works_in_a_browser(page, root, chromium, tmp_path):
     (tmp_path / "page.html").write_text(page.replace("<head>", "<head>" + PROBE, 1), encoding="utf-8")
-    result = subprocess.run(
-        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr",
-         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--window-size=1280,900",
-         "--dump-dom", (tmp_path / "page.html").as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )
+    options = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --enable-logging=stderr --dump-dom"
+    window = [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--window-size=1280,900"]
+    opened = [chromium, *options.split(), *window, (tmp_path / "page.html").as_uri()]
+    result = subprocess.run(opened, capture_output=True, text=True, timeout=120, check=True)
     assert [line for line in result.stderr.splitlines() if "CONSOLE" in line] == []
     seen = json.loads(unescape(re.search(r'data-seen="([^"]*)"', result.stdout)[1]))
     assert "data-hacked" not in result.stdout

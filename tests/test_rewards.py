@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from benchmark.diffusion.ledger import Ledger
-from benchmark.rewards import PIXEL_REWARDS, Counted, combine, names_in
+from benchmark.rewards import PIXEL_REWARDS, combine, names_in
 from benchmark.suites.mini import world
+from benchmark.training.counted import Counted
 
 
 @pytest.fixture(scope="module")

@@ -16,18 +16,19 @@ from test_published_rewards import needs
 from typer.testing import CliRunner
 
 import methods
-from benchmark import gradients, records, shortcut, suites, tune
-from benchmark.training.cell import Cell, build_executor
+from benchmark import fidelity, gradients, records, suites, tune
 from benchmark.config import resolve
 from benchmark.diffusion import sampler_plan
+from benchmark.errors import InputError
 from benchmark.records.profile import Profile
 from benchmark.records.reader import read_tree
 from benchmark.records.results import Results
 from benchmark.rewards.published.pickscore import PickScore
-from benchmark.run import app, training_timesteps
-from benchmark.suites import SuiteError
+from benchmark.run import main, training_timesteps
 from benchmark.suites.sd15 import prompts, random_weights
 from benchmark.suites.sd15.suite import StableDiffusion15
+from benchmark.training.cell import Cell
+from benchmark.training.workbench import Workbench
 
 SMALL = ["batch=2", "rank=4", "test_prompts=8", "curve_points=1", "train_prompts=16"]
 
@@ -110,7 +111,7 @@ def test_parts_of_a_batch_add_up_to_it(weights, tmp_path):
 def test_a_batch_that_does_not_divide_is_one_line(weights, tmp_path):
     command = ["--suite", "sd15", "--method", "draft_k", "--reward", "pickscore", "--out", str(tmp_path)]
     settings = [f"--set={text}" for text in (*SMALL, f"weights={weights}", "batch=4", "micro_batch=3")]
-    done = CliRunner().invoke(app, [*command, *settings])
+    done = CliRunner().invoke(main, [*command, *settings])
     assert done.exit_code == 2
     assert "batch=4 does not divide into 1 processes x 3 prompts" in done.output
 
@@ -121,7 +122,7 @@ def test_a_whole_run_is_marked_and_tables_refuse_it(weights, tmp_path, monkeypat
     command = ["--suite", "sd15", "--model", model, "--reward", "aesthetic", "--budget", "1step"]
     command += ["--out", str(tmp_path)]
     command += [f"--set={text}" for text in (*SMALL, f"weights={weights}")]
-    done = CliRunner().invoke(app, command)
+    done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
     assert "weights are random" in done.output
     (folder,) = (path.parent for path in tmp_path.rglob("summary.json"))
@@ -135,7 +136,7 @@ def test_a_whole_run_is_marked_and_tables_refuse_it(weights, tmp_path, monkeypat
     runs, _, problems = read_tree(tmp_path)
     assert runs.empty
     assert problems.problem.str.contains("random weights").all()
-    again = CliRunner().invoke(app, command)
+    again = CliRunner().invoke(main, command)
     assert "this run is done" in again.output
 
 
@@ -153,8 +154,8 @@ def test_the_shortcut_is_the_base_with_the_published_kind_of_lora(weights):
 def test_sampling_is_the_pipelines_own(weights):
     """Fresh LoRA: the executor's 50 guided steps are what diffusers' pipeline does with these weights."""
     config = configure(weights, settings=["guidance_scale=1.5"])  # more would blow the schedulers' rounding up
-    suite = config.load_suite()
-    executor = build_executor(suite, config.settings, 1, False, 0)
+    bench = Workbench(config, slots=1, shortcut=False)
+    suite, executor = bench.suite, bench.executor
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         ours = executor.run(sampler_plan(executor.timesteps, lambda t: (1,)), x, suite.embed(["a cat"]))
@@ -162,17 +163,17 @@ def test_sampling_is_the_pipelines_own(weights):
         torch.testing.assert_close(ours, suite.pipeline("a cat", **options).images, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("file", "line"),
-    [
-        ("stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors",
-         r"suite sd15: .*stable-diffusion-v1-5 lacks unet/diffusion_pytorch_model\.safetensors: hf download "
-         r"stable-diffusion-v1-5/stable-diffusion-v1-5 unet/diffusion_pytorch_model\.safetensors --local-dir .*3\.4"),
-        ("hyper-sd/Hyper-SD15-4steps-lora.safetensors", "lacks Hyper-SD15-4steps-lora.*ByteDance/Hyper-SD"),
-        ("hpdv2/train.json", "lacks train.json: hf download --repo-type dataset ymhao/HPDv2 train.json"),
-        ("pickscore/model.safetensors", "pickscore: .*lacks model.safetensors: hf download yuvalkirstain/PickScore_v1"),
-    ],
-)  # fmt: skip
+UNET = r"unet/diffusion_pytorch_model\.safetensors"
+MISSING = {
+    "stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors": rf"suite sd15: .*stable-diffusion-v1-5 lacks {UNET}: "
+    rf"hf download stable-diffusion-v1-5/stable-diffusion-v1-5 {UNET} --local-dir .*3\.4",
+    "hyper-sd/Hyper-SD15-4steps-lora.safetensors": "lacks Hyper-SD15-4steps-lora.*ByteDance/Hyper-SD",
+    "hpdv2/train.json": "lacks train.json: hf download --repo-type dataset ymhao/HPDv2 train.json",
+    "pickscore/model.safetensors": "pickscore: .*lacks model.safetensors: hf download yuvalkirstain/PickScore_v1",
+}
+
+
+@pytest.mark.parametrize(("file", "line"), MISSING.items())
 @pytest.mark.parametrize("half", [False, True])
 def test_a_missing_or_half_file_is_one_line_before_anything_is_loaded(file, line, half, weights, tmp_path, monkeypatch):
     copy = tmp_path / "weights"
@@ -185,7 +186,7 @@ def test_a_missing_or_half_file_is_one_line_before_anything_is_loaded(file, line
         path.unlink()
     monkeypatch.setattr(StableDiffusion15, "load_pipeline", lambda self: pytest.fail("loads"))
     settings = [f"--set={text}" for text in (*SMALL, f"weights={copy}")]
-    done = CliRunner().invoke(app, ["--suite", "sd15", "--reward", "pickscore", "--out", str(tmp_path), *settings])
+    done = CliRunner().invoke(main, ["--suite", "sd15", "--reward", "pickscore", "--out", str(tmp_path), *settings])
     assert done.exit_code == 2
     (problem,) = [text for text in done.output.splitlines() if text.startswith("error: ")]
     assert re.search(line, problem), problem
@@ -203,7 +204,7 @@ def test_a_missing_or_half_file_is_one_line_before_anything_is_loaded(file, line
 )
 def test_wrong_options_are_one_line(settings, line, weights, tmp_path):
     given = [f"--set={text}" for text in (*SMALL, f"weights={weights}", *settings)]
-    done = CliRunner().invoke(app, ["--suite", "sd15", "--reward", "pickscore", "--out", str(tmp_path), *given])
+    done = CliRunner().invoke(main, ["--suite", "sd15", "--reward", "pickscore", "--out", str(tmp_path), *given])
     assert done.exit_code == 2
     (problem,) = [text for text in done.output.splitlines() if text.startswith("error: ")]
     assert line in problem
@@ -213,7 +214,7 @@ def test_a_reward_without_its_package_is_one_line_and_is_not_scored(weights, tmp
     monkeypatch.setattr(PickScore, "packages", ("no_such_package",))
     assert "pickscore" not in suites.find("sd15", weights=str(weights)).scored_rewards()
     given = [f"--set={text}" for text in (*SMALL, f"weights={weights}")]
-    done = CliRunner().invoke(app, ["--suite", "sd15", "--reward", "pickscore", "--out", str(tmp_path), *given])
+    done = CliRunner().invoke(main, ["--suite", "sd15", "--reward", "pickscore", "--out", str(tmp_path), *given])
     assert done.exit_code == 2
     assert "error: pickscore: needs the package no_such_package" in done.output
 
@@ -222,7 +223,7 @@ def test_half_a_folder_of_somebodys_own_is_one_line_without_a_command(weights, t
     model = tmp_path / "model"
     shutil.copytree(weights / "stable-diffusion-v1-5", model)
     (model / "vae/config.json").unlink()
-    with pytest.raises(SuiteError, match=r"model lacks vae/config\.json$"):
+    with pytest.raises(InputError, match=r"model lacks vae/config\.json$"):
         suites.find("sd15", model=str(model), weights=str(weights)).check()
 
 
@@ -230,7 +231,7 @@ def test_there_is_nothing_to_tune_on_random_weights(weights, tmp_path):
     content = (Path(__file__).parents[1] / "profiles/sd15.yaml").read_text()
     path = tmp_path / "profile.yaml"
     path.write_text(content.replace("settings: {", f"settings: {{weights: {weights}, "))
-    done = CliRunner().invoke(tune.app, ["--params", str(path), "--suite", "sd15", "--out", str(tmp_path)])
+    done = CliRunner().invoke(tune.main, ["--params", str(path), "--suite", "sd15", "--out", str(tmp_path)])
     assert (done.exit_code, "random weights" in done.output) == (2, True)
 
 
@@ -252,13 +253,13 @@ def test_only_the_target_stays_on_the_device(weights):
 
 
 def test_mini_has_no_model_to_choose():
-    done = CliRunner().invoke(app, ["--model", "somewhere"])
+    done = CliRunner().invoke(main, ["--model", "somewhere"])
     assert done.exit_code == 2
     assert "unknown setting of shortft 'model'" in done.output
 
 
 def test_mini_is_single_precision():
-    done = CliRunner().invoke(app, ["--set", "precision=bfloat16"])
+    done = CliRunner().invoke(main, ["--set", "precision=bfloat16"])
     assert done.exit_code == 2
     assert "suite mini runs in float32" in done.output
 
@@ -297,14 +298,14 @@ def test_the_fingerprint_knows_the_weights(weights, tmp_path):
 def test_the_probes_run_on_it_and_tables_refuse_them_too(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(StableDiffusion15, "chunk", 64)
     given = ["--suite", "sd15", "--out", str(tmp_path), *(f"--set={text}" for text in (*SMALL, f"weights={weights}"))]
-    done = CliRunner().invoke(shortcut.app, [*given, "--prompts", "8"])
+    done = CliRunner().invoke(fidelity.main, [*given, "--prompts", "8"])
     assert done.exit_code == 0, done.output
-    done = CliRunner().invoke(gradients.app, [*given, "--methods", "draft_k", "--reward", "symmetry", "--batches", "3",
-                                              "--redraws", "0", "--at", "1", "--reference", "draft_k"])  # fmt: skip
+    given += ["--methods=draft_k", "--reference=draft_k", "--reward=symmetry", "--batches=3", "--redraws=0", "--at=1"]
+    done = CliRunner().invoke(gradients.main, given)
     assert done.exit_code == 0, done.output
     profile = Profile.read(Path(__file__).parents[1] / "profiles/sd15.yaml")
     profile = profile.model_copy(update={"gradients": profile.gradients.model_copy(update={"reward": "symmetry"})})
     results = Results.read(tmp_path, profile, "sd15")
     assert (tmp_path / "sd15/gradients/symmetry.csv").exists()
-    assert (tmp_path / "sd15/shortcut/jumps-leading.csv").exists()
+    assert (tmp_path / "sd15/fidelity/jumps-leading.csv").exists()
     assert results.gradients is results.jumps() is results.images() is None

@@ -37,18 +37,21 @@ class CellKey(NamedTuple):
         return run_folder(root, self.suite, self.reward, self.variant, self.seed)
 
 
-class Group(BaseModel):
-    """Methods x variants of them (none: the methods as they are) x rewards x seeds."""
+class Part(BaseModel):
+    """A part of a params file: nothing unknown may stand in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    methods: list[str]
-    variants: list[str] = []
+
+
+class Group(Part):
+    """Rows of the tables (methods as they are, or variants) x rewards x seeds."""
+
+    rows: list[str]
     rewards: list[str]
     seeds: list[int]
 
 
-class Tuning(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Tuning(Part):
     budget: str
     seed: int
     rates: list[float]
@@ -56,8 +59,7 @@ class Tuning(BaseModel):
     prompts: int = Field(ge=8)
 
 
-class Gradients(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Gradients(Part):
     reward: str
     batches: int
     redraws: int
@@ -65,23 +67,20 @@ class Gradients(BaseModel):
     methods: str
 
 
-class Fidelity(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Fidelity(Part):
     prompts: int
     spacings: list[str]
 
 
-class Cost(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Cost(Part):
     steps: int
     rounds: int
     methods: list[str]
 
 
-class Profile(BaseModel):
+class Profile(Part):
     """The content of a params file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     suites: list[str]
     rewards: list[str]
     budget: str
@@ -109,30 +108,29 @@ class Profile(BaseModel):
             raise ProfileError(f"{path}: 'rewards' are not those of the groups")
         if profile.gradients.reward not in profile.rewards:
             raise ProfileError(f"{path}: gradients.reward is {profile.gradients.reward}, which is not among 'rewards'")
-        for key in profile.cells():
-            if key.variant not in profile.variants and key.variant not in profile.methods():
-                raise ProfileError(f"{path}: groups name {key.variant}, which 'variants' does not describe")
-            method = profile.method(key.variant)
-            if ":" not in method and method not in (known := methods.names()):
-                raise ProfileError(f"{path}: there is no method {method}; valid: {', '.join(known)}")
+        known = methods.names()
+        for variant in dict.fromkeys(key.variant for key in profile.cells()):
+            method = profile.method(variant)
+            if ":" not in method and method not in known:
+                there = f"{path}: groups name {variant}, which is no method and which 'variants' does not describe"
+                raise ProfileError(f"{there}; methods: {', '.join(known)}")
         return profile
 
     def methods(self) -> list[str]:
         """Methods that stand in the matrix as they are."""
-        return list(dict.fromkeys(m for group in self.groups.values() if not group.variants for m in group.methods))
+        rows = (row for group in self.groups.values() for row in group.rows)
+        return list(dict.fromkeys(row for row in rows if row not in self.variants))
 
     def cells(self) -> list[CellKey]:
         """Every cell, one seed of everything first. Raises ProfileError where two groups have the same cell."""
         found = {}
         for stage, group in self.groups.items():
-            for method, variant in itertools.product(group.methods, group.variants or [""]):
-                name = f"{method}-{variant}" if variant else method
-                for suite, reward, seed in itertools.product(self.suites, group.rewards, group.seeds):
-                    address = f"{stage}@{suite}-{name}-{reward}-{seed}"
-                    key = CellKey(suite, name, reward, seed, address)
-                    if key[:-1] in found:
-                        raise ProfileError(f"{address} and {found[key[:-1]].stage} are the same cell; name it once")
-                    found[key[:-1]] = key
+            for row, suite, reward, seed in itertools.product(group.rows, self.suites, group.rewards, group.seeds):
+                address = f"{stage}@{suite}-{row}-{reward}-{seed}"
+                key = CellKey(suite, row, reward, seed, address)
+                if key[:-1] in found:
+                    raise ProfileError(f"{address} and {found[key[:-1]].stage} are the same cell; name it once")
+                found[key[:-1]] = key
         return sorted(found.values(), key=lambda key: key.seed)
 
     def method(self, variant: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,8 +64,7 @@ def read_run(folder: Path) -> tuple[dict, pd.DataFrame | None]:
             raise BadRun(f"run.json is of {name} {config.get(name)!r}, summary.json of {getattr(summary, name)!r}")
     curve = None
     if summary.reward_after is not None:
-        oracle = ["oracle"] * (summary.oracle_after is not None)
-        scores = read_scores(folder, (summary.reward, *oracle))
+        scores = read_scores(folder)
         check_scores(scores, summary, settings)
         curve = read_csv(folder / "curve.csv", ["share", "step", "operations", summary.reward])
         if len(curve) < 2:
@@ -83,9 +83,8 @@ def read_run(folder: Path) -> tuple[dict, pd.DataFrame | None]:
     return row, curve
 
 
-def read_csv(path: Path, numbers: list[str], texts: list[str] = []) -> pd.DataFrame:  # noqa: B006
+def read_csv(path: Path, numbers: Iterable[str], texts: Iterable[str] = ()) -> pd.DataFrame:
     """A table with at least these columns of numbers (NaN is one) and of texts; BadRun where it is not."""
-    columns = [*texts, *numbers]
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
     except FileNotFoundError:
@@ -93,33 +92,42 @@ def read_csv(path: Path, numbers: list[str], texts: list[str] = []) -> pd.DataFr
     except (OSError, ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
         line = str(error).partition("\n")[0]
         raise BadRun(f"{path.name} cannot be read: {line}") from None
-    missing = [name for name in columns if name not in table]
-    if missing or table.empty:
-        raise BadRun(f"{path.name} has no rows" if not missing else f"{path.name} lacks the column {missing[0]!r}")
-    for name in numbers:
-        if not pd.api.types.is_numeric_dtype(table[name]):
-            raise BadRun(f"{path.name} has something else than numbers in the column {name!r}")
+    check_columns(table, path.name, numbers, texts)
     return table
 
 
-Scores = dict[tuple[str, str], pd.DataFrame]  # the images' scores of a run by split and when: before or after tuning
+def check_columns(table: pd.DataFrame, name: str, numbers: Iterable[str], texts: Iterable[str] = ()) -> None:
+    """A file's table must have rows, and these columns. Raises BadRun."""
+    if missing := [column for column in (*texts, *numbers) if column not in table]:
+        raise BadRun(f"{name} lacks the column {missing[0]!r}")
+    if table.empty:
+        raise BadRun(f"{name} has no rows")
+    for column in numbers:
+        if not pd.api.types.is_numeric_dtype(table[column]):
+            raise BadRun(f"{name} has something else than numbers in the column {column!r}")
 
 
-def read_scores(folder: Path, numbers: tuple[str, ...] = ()) -> Scores:
-    """A run's scores.csv, with at least these columns of numbers. Raises BadRun."""
+Scores = dict[tuple[str, str], pd.DataFrame]  # a run's scores.csv by split and when, which is before or after
+
+
+def read_scores(folder: Path) -> Scores:
+    """The scores of a run's images. Tables, verdicts and figures ask for them again and again. Raises BadRun."""
     path = folder / "scores.csv"
-    return _scores(path, numbers, path.stat().st_mtime_ns if path.exists() else 0)
+    return _scores(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
 @functools.lru_cache(maxsize=1024)
-def _scores(path: Path, numbers: tuple[str, ...], changed: int) -> Scores:
-    """As it was at ``changed``: tables, verdicts and figures ask for the same file again and again."""
-    table = read_csv(path, [*numbers], ["split", "prompt", "when"])
-    return {key: rows.reset_index(drop=True) for key, rows in table.groupby(["split", "when"], sort=False)}
+def _scores(path: Path, changed: int) -> Scores:
+    """The file as it was at ``changed``."""
+    parts = read_csv(path, [], ("split", "prompt", "when")).groupby(["split", "when"], sort=False)
+    return {key: rows.reset_index(drop=True) for key, rows in parts}
 
 
 def check_scores(scores: Scores, summary: Summary, settings: dict) -> None:
-    """The images' scores must be those that the summary speaks of."""
+    """The images' scores must be those that the summary speaks of. Raises BadRun."""
+    oracle = ["oracle"] * (summary.oracle_after is not None)
+    for rows in scores.values():
+        check_columns(rows, "scores.csv", [summary.reward, *oracle])
     for when, value in (("before", summary.reward_before), ("after", summary.reward_after)):
         rows = scores.get((settings.get("split"), when))
         if rows is None or not np.isclose(rows[summary.reward].mean(), value, rtol=1e-4, atol=1e-4):

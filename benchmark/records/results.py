@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..statistics import Efficiency, Reached, crossed_interval, time_to_target
 from .files import file_name, read_json
 from .profile import CellKey, Profile, ProfileError, rate_file, read_rates
 from .protocol import PROTOCOL_VERSION
@@ -39,10 +40,10 @@ def foreign(run: dict, key: CellKey, profile: Profile, tuned: dict[str, dict[str
 
     tuned: learning rate by variant, by reward.
     """
-    expected = {"suite": key.suite, "method": profile.method(key.variant), "reward": key.reward, "seed": key.seed,
-                "budget": profile.budget, "protocol": PROTOCOL_VERSION}  # fmt: skip
-    for name, value in expected.items():
-        if run[name] != value:
+    expected = key._asdict() | {"method": profile.method(key.variant), "budget": profile.budget}
+    expected["protocol"] = PROTOCOL_VERSION
+    for name in ("suite", "method", "reward", "seed", "budget", "protocol"):
+        if run[name] != (value := expected[name]):
             return f"is of {name} {run[name]}, its place in the profile of {value}"
     options = json.loads(run["options"])
     chosen = profile.settings | profile.variants.get(key.variant, {})
@@ -64,15 +65,20 @@ def odd_ones(runs: pd.DataFrame) -> dict[str, str]:
     where it is not known (Stable Diffusion) the runs of a variant are.
     """
     found = {}
-    for name, by, said in (("weights", ["reward", "few_step"], "was made with other weights"),
-                           ("weights", ["reward", "variant"], "was made with other weights"),
-                           ("evaluated", ["reward"], "was evaluated on other prompts")):  # fmt: skip
+    said = {"weights": "was made with other weights", "evaluated": "was evaluated on other prompts"}
+    for name, *by in (("weights", "reward", "few_step"), ("weights", "reward", "variant"), ("evaluated", "reward")):
         for _, group in runs.groupby(by) if len(runs) else []:
             counts = group[name].value_counts()
             if len(counts) > 1 and counts.iloc[0] > counts.sum() / 2:
                 odd = group.folder[group[name].notna() & (group[name] != counts.index[0])]
-                found |= dict.fromkeys(odd, f"{said} than most runs of its reward")
+                found |= dict.fromkeys(odd, f"{said[name]} than most runs of its reward")
     return found
+
+
+def arrivals(curves: pd.DataFrame, reward: str, target: float) -> list[tuple[pd.DataFrame, Reached]]:
+    """Every run of some curves, and where along its compute it has a mean reward."""
+    runs = [run.sort_values("share") for _, run in curves.groupby("folder")]
+    return [(run, time_to_target(run.operations.to_numpy(), run[reward].to_numpy(), target)) for run in runs]
 
 
 @dataclasses.dataclass(eq=False)  # records are themselves: they can be the key of a cache
@@ -112,11 +118,9 @@ class Results:
         found = dict(zip(runs.folder, runs.variant, strict=True))
         if len(curves):
             curves = curves[curves.folder.isin(found)].assign(variant=lambda table: table.folder.map(found))
-        results = cls(
-            root, profile, suite, runs, curves.reset_index(drop=True),
-            pd.DataFrame(rows, columns=["folder", "problem"]),
-            [key for folder, key in cells.items() if folder not in found],
-        )  # fmt: skip
+        problems = pd.DataFrame(rows, columns=["folder", "problem"])
+        missing = [key for folder, key in cells.items() if folder not in found]
+        results = cls(root, profile, suite, runs, curves.reset_index(drop=True), problems, missing)
         _ = results.gradients, results.cost  # so that what is wrong with the probes is listed from the start
         for spacing in profile.fidelity.spacings:
             _ = results.jumps(spacing), results.images(spacing)
@@ -126,27 +130,34 @@ class Results:
 
     # -- the matrix
 
+    @cached_property
+    def cells(self) -> list[CellKey]:
+        """The suite's cells in the order of the profile's groups."""
+        groups = list(self.profile.groups)
+        found = sorted(self.profile.cells(), key=lambda key: groups.index(key.stage.split("@")[0]))
+        return [key for key in found if key.suite == self.suite]
+
     def variants(self) -> list[str]:
         """Rows of the tables, in the order of the profile."""
-        return list(dict.fromkeys(key.variant for key in self._ordered() if key.suite == self.suite))
+        return list(dict.fromkeys(key.variant for key in self.cells))
 
     def rewards(self) -> list[str]:
-        return list(dict.fromkeys(key.reward for key in self._ordered() if key.suite == self.suite))
-
-    def _ordered(self) -> list[CellKey]:
-        return sorted(self.profile.cells(), key=lambda key: list(self.profile.groups).index(key.stage.split("@")[0]))
+        return list(dict.fromkeys(key.reward for key in self.cells))
 
     def of(self, variant: str, reward: str) -> pd.DataFrame:
         """Evaluated runs of a variant on a reward, by seed."""
         if self.runs.empty:
             return self.runs
-        chosen = (self.runs.variant == variant) & (self.runs.reward == reward) & self.runs.reward_after.notna()
-        return self.runs[chosen].sort_values("seed").reset_index(drop=True)
+        return self.runs.loc[self._evaluated.get((variant, reward), [])].reset_index(drop=True)
+
+    @cached_property
+    def _evaluated(self) -> dict[tuple[str, str], pd.Index]:
+        """Where the evaluated runs of a variant on a reward stand in ``runs``."""
+        return self.runs[self.runs.reward_after.notna()].sort_values("seed").groupby(["variant", "reward"]).groups
 
     def expected(self, variant: str, reward: str) -> list[int]:
         """The seeds that the profile has of a variant on a reward."""
-        return sorted(k.seed for k in self.profile.cells()
-                      if (k.suite, k.variant, k.reward) == (self.suite, variant, reward))  # fmt: skip
+        return sorted(key.seed for key in self.cells if (key.variant, key.reward) == (variant, reward))
 
     def gains(self, variant: str, reward: str, column: str | None = None, split: str = "test") -> np.ndarray | None:
         """Changes of a score (the target reward) on a split's prompts, (seeds, prompts).
@@ -181,6 +192,23 @@ class Results:
             return self.curves
         return self.curves[(self.curves.variant == variant) & (self.curves.reward == reward)]
 
+    def efficiency(self, of: str, over: str, reward: str) -> Efficiency | None:
+        """Who gets how soon to where the other ends; None where one of them has no run."""
+        ours, theirs = self.curve(of, reward), self.curve(over, reward)
+        if ours.empty or theirs.empty:
+            return None
+        ends = theirs[theirs.share == theirs.share.max()]
+        target, whole = ends[reward].mean(), ends.operations.mean()
+        needs = [reached for _, reached in arrivals(ours, reward, target)]
+        # A run that diverged early and never got there would not have got there cheaply.
+        costs, before = (np.array([max(r[i], whole) if r.censored else r[i] for r in needs], float) for i in (0, 1))
+        with np.errstate(divide="ignore"):
+            ratios, upper = whole / costs, whole / before
+        own = [1.0 if reached.censored else reached.cost / whole for _, reached in arrivals(theirs, reward, target)]
+        gains = self.gains(over, reward)
+        gained = gains is not None and crossed_interval(gains).low > 0
+        return Efficiency(ratios, upper, np.array([r.censored for r in needs]), np.array(own), gained)
+
     # -- the probes; None where they were not made
 
     def file(self, *path: str) -> Path:
@@ -188,13 +216,13 @@ class Results:
         folder, file = self.root / self.suite, self.root.joinpath(self.suite, *path)
         return file if file.exists() else folder.joinpath(EARLIER.get(path[0], path[0]), *path[1:])
 
-    def _table(self, *path: str, settings: str, numbers: str, texts: str) -> pd.DataFrame | None:
-        """A probe's table with at least these columns; ``settings``: the file beside it that says how it was made."""
-        file = self.file(*path)
-        if not file.exists() or (read_json(file.parent / settings) or {}).get("random_weights"):
+    def _table(self, file: Path, about: str, texts: str, numbers: str = "", intervals: str = "") -> pd.DataFrame | None:
+        """A probe's table with at least these columns; ``about``: the record beside it that says how it was made."""
+        if not file.exists() or (read_json(file.parent / f"{about}.json") or {}).get("random_weights"):
             return None  # of models with random weights: no result
+        ends = [name + end for name in intervals.split() for end in ("", "_low", "_high")]
         try:
-            return read_csv(file, numbers.split(), texts.split())
+            return read_csv(file, [*numbers.split(), *ends], texts.split())
         except BadRun as problem:
             self._leave_out(file, str(problem))
             return None
@@ -205,28 +233,25 @@ class Results:
 
     @cached_property
     def gradients(self) -> pd.DataFrame | None:
-        """Figures of gradient estimates (``benchmark.gradients``) on the profile's reward."""
-        name = file_name(self.profile.gradients.reward)
-        numbers = "reference_step progress norm norm_low norm_high normalised_variance normalised_variance_low " \
-                  "normalised_variance_high cosine cosine_low cosine_high"  # fmt: skip
-        return self._table("gradients", f"{name}.csv", settings=f"{name}.json", numbers=numbers, texts="method slot")
+        """Norm, variance and direction of gradient estimates (``benchmark.gradients``) on the profile's reward."""
+        name, measured = file_name(self.profile.gradients.reward), "norm normalised_variance cosine"
+        file = self.file("gradients", f"{name}.csv")
+        return self._table(file, name, "method slot", "reference_step progress", measured)
 
     def jumps(self, spacing: str = "leading") -> pd.DataFrame | None:
         """Errors of the few-step model's jumps and of naive ones (``benchmark.fidelity``)."""
-        numbers = "shortcut shortcut_low shortcut_high naive naive_low naive_high ratio ratio_low ratio_high"
-        file = f"jumps-{spacing}.csv"
-        return self._table("fidelity", file, settings=f"{spacing}.json", numbers=numbers, texts="stretch")
+        file = self.file("fidelity", f"jumps-{spacing}.csv")
+        return self._table(file, spacing, "stretch", intervals="shortcut naive ratio")
 
     def images(self, spacing: str = "leading") -> pd.DataFrame | None:
         """Rewards of images of shortened chains (``benchmark.fidelity``)."""
-        numbers = "error mean change change_low change_high absolute_change absolute_change_low absolute_change_high"
-        file = f"images-{spacing}.csv"
-        return self._table("fidelity", file, settings=f"{spacing}.json", numbers=numbers, texts="chain reward")
+        file = self.file("fidelity", f"images-{spacing}.csv")
+        return self._table(file, spacing, "chain reward", "error mean", "change absolute_change")
 
     def placement(self, reward: str) -> pd.DataFrame | None:
         """Gains of tuned LoRAs that are on at some steps of the sampler alone (``benchmark.placement``)."""
-        name, numbers = file_name(reward), "gain gain_low gain_high"
-        return self._table("placement", f"{name}.csv", settings=f"{name}.json", numbers=numbers, texts="variant steps")
+        name = file_name(reward)
+        return self._table(self.file("placement", f"{name}.csv"), name, "variant steps", intervals="gain")
 
     @cached_property
     def about(self) -> dict:

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..claims import arrivals, efficiency
-from ...records.results import Results
+from ...records.results import Results, arrivals
 from ...statistics import Interval
 from .table import NOT_MEASURED, Table
 
@@ -26,8 +25,8 @@ def time_to_target(results: Results) -> Table:
     for other in (method for method in results.profile.methods() if method != "shortft"):
         lines = {name: {"method": other, "question": question} for name, question in questions.items()}
         for reward in results.rewards():
-            forth = efficiency(results, "shortft", other, reward) if len(results.curves) else None
-            back = efficiency(results, other, "shortft", reward) if forth else None
+            forth = results.efficiency("shortft", other, reward) if len(results.curves) else None
+            back = results.efficiency(other, "shortft", reward) if forth else None
             for name, found in (("forth", forth), ("back", back)):
                 lines[name][reward] = NOT_MEASURED
                 if found:

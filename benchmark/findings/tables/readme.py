@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..claims import overview
 from ...records.profile import ProfileError
 from ...records import write_text
 from ...records.results import Results
@@ -58,7 +57,7 @@ def summary(results: Results) -> list[str]:
 
 def blocks(results: Results, verdicts: list[dict]) -> dict[str, list[str]]:
     """What stands between the marks, by their names."""
-    return {"choice": choice(results).lines(), "verdicts": overview(verdicts), "state": progress(results),
+    return {"choice": choice(results).lines(), "state": progress(results),
             "results": summary(results), "cost": cost(results).lines(),
             "gpu": gpu(results).lines()}  # fmt: skip
 

@@ -13,7 +13,7 @@ from ..interface import Suite, SuiteError
 from . import card, oracle, reward_models, world
 
 # What prompts and scores come from: sha256 of the sources when the runs on record began. A module in which a caption, a
-# picture or a score changes gets another word here, and its runs are other runs. tests/test_world.py watches the numbers.
+# picture or a score changes gets another word here, and its runs are other runs: tests/test_world.py watches that.
 SOURCES = {
     "oracle": "02920212d946fe1475c861b3db0de25d5dba80ddb637c344c5d58b737f6ad2da",
     "reward_models": "e78ae40f71afbf755cc6ac3be966859a9067357dff3ac30cdb0c108b6b0de0d8",

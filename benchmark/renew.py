@@ -1,0 +1,112 @@
+"""Renew what records belong to, after a change of code that moved no number, and prove that it moved none.
+
+    OMP_NUM_THREADS=1 python -m benchmark.renew --reward hps
+
+Of every row and reward of the profile whose records are of other code or weights than today's, the first steps of one
+recorded run are taken again by today's code. Where its log is the recorded one (counts to the number, rewards and
+gradient norms to rounding), the records of all its seeds and its tuning evidence get today's hashes. The evidence goes
+to OUT/<suite>/renewed/<reward>.csv. What differs is left as it was and named, with exit code 1: raise PROTOCOL_VERSION,
+or find out why. Another protocol's or profile's records are not looked at.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+from rich.progress import track
+
+from . import records
+from .cli import command, console
+from .config import RunConfig, resolve_cell
+from .errors import InputError
+from .records.profile import Profile
+from .training.identity import changed, identity
+from .training.workbench import Workbench
+from .tune import Evidence, fingerprint, tried_with
+
+RENEWED = ("method", "weights", "prompts")  # parts of an identity that code alone may change
+COUNTS, NUMBERS = ["step", "operations", "images"], ["reward", "grad_norm"]
+TOLERANCE = 1e-3  # relative: what another processor's rounding does in a step or two
+
+
+def replay(config: RunConfig, log: pd.DataFrame, steps: int) -> float:
+    """Largest relative difference of the first steps' numbers to a run's log; infinite where a count differs."""
+    rows = [row for row, _ in zip(Workbench(config).trainer.steps(), range(min(steps, len(log))), strict=False)]
+    again, before = pd.DataFrame(rows), log[: len(rows)]
+    if not (again[COUNTS].to_numpy() == before[COUNTS].to_numpy()).all():
+        return float("inf")
+    return float(np.max(np.abs(again[NUMBERS].to_numpy() / before[NUMBERS].to_numpy() - 1)))
+
+
+def stale(profile: Profile, root: Path, suite: str, reward: str) -> dict[str, list[tuple[Path, dict, RunConfig]]]:
+    """Finished records of a reward that only code or weights keep from being today's, by row: folder, record, run."""
+    found: dict[str, list] = {}
+    for key in profile.cells():
+        if (key.suite, key.reward) != (suite, reward):
+            continue
+        config, folder = resolve_cell(profile, suite, key.variant, reward, key.seed, "cpu", root)
+        record, parts = records.read_json(folder / "run.json"), []
+        if record and (folder / "log.csv").exists():
+            parts = changed(record, identity(config))
+        if parts and set(parts) <= set(RENEWED):
+            found.setdefault(key.variant, []).append((folder, record, config))
+    return found
+
+
+def renew_evidence(path: Path, profile: Profile, suite: str, reward: str, variant: str, earlier: dict) -> int:
+    """Give the tuning evidence of a row today's fingerprints, where it has those of ``earlier``; how many it were."""
+    evidence, count = Evidence(path), 0
+    for old, row in list(evidence.rows.items()):
+        config = tried_with(profile, suite, reward, variant, row["learning_rate"], "cpu")
+        if row["variant"] == variant and old == fingerprint(config, **earlier):
+            evidence.rows[old] = row | {"fingerprint": fingerprint(config)}
+            count += 1
+    table = pd.DataFrame(list(evidence.rows.values()))
+    if count:
+        records.write_text(path, table.to_csv(index=False, float_format="%.6g"))
+    return count
+
+
+@command
+def main(
+    params: Annotated[Path, typer.Option(help="The profile that the records are cells of.")] = Path("params.yaml"),
+    suite: Annotated[str, typer.Option(help="As of benchmark.run.")] = "mini",
+    reward: Annotated[list[str] | None, typer.Option(help="Repeat for several; all of the profile.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a run that are taken again.")] = 2,
+    out: Annotated[Path, typer.Option(help="The folder with the records.")] = Path("results"),
+) -> int:
+    """Prove that today's code gives the recorded numbers, and let the records say so."""
+    profile, failed = Profile.read(params), []
+    for name in reward or profile.rewards:
+        if name not in profile.rewards:
+            raise InputError(f"{params} has no cell with reward {name}; its rewards: {', '.join(profile.rewards)}")
+        rows, table = [], out / suite / "renewed" / f"{records.file_name(name)}.csv"
+        earlier_rows = pd.read_csv(table) if table.exists() else pd.DataFrame()
+        for variant, runs in track(stale(profile, out, suite, name).items(), description=name, console=console):
+            folder, record, config = runs[0]
+            difference = replay(config, pd.read_csv(folder / "log.csv"), steps)
+            if not difference <= TOLERANCE:
+                failed.append(f"{variant} on {name}: the first steps differ by {difference:.2g}")
+                continue
+            now, earlier = identity(config), {part: record[part] for part in RENEWED}
+            evidence = out / suite / "tuning" / f"{records.file_name(name)}.csv"
+            tries = renew_evidence(evidence, profile, suite, name, variant, earlier) if evidence.exists() else 0
+            for place, there, own in runs:
+                records.write_json(place / "run.json", there | {part: identity(own)[part] for part in RENEWED})
+            row = {"variant": variant, "seed": config.seed, "steps": steps, "largest_difference": difference}
+            row |= {"runs": len(runs), "tries": tries, "method_before": record["method"], "method": now["method"]}
+            rows.append(row | {"weights_before": record["weights"], "weights": now["weights"]})
+            whole = pd.concat([earlier_rows, pd.DataFrame(rows)])
+            records.write_text(table, whole.to_csv(index=False, float_format="%.3g"))
+        console.print(f"{name}: renewed {sum(row['runs'] for row in rows)} runs of {len(rows)} rows")
+    for line in failed:
+        console.print(line)
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
