@@ -62,7 +62,7 @@ def main(
     numbers = Numbers(first, verdicts, {"verdicts": overview(verdicts)})
     stale = [
         (path, text)
-        for path, text in pages(templates, numbers.functions()).items()
+        for path, text in pages(templates, numbers._functions()).items()
         if not path.is_file() or path.read_text(encoding="utf-8") != text
     ]
     for path, text in stale:

@@ -40,15 +40,13 @@ def main(
 ) -> None:
     """Draw the figures of the benchmark from its records.
 
-    What the records do not allow is left out and named, and its older files go: no error.
+    What the records do not allow is left out and named, and its older files go: no error. What a figure shows, and how
+    to read it, stands at the top of paper_figures/NAME.py. The same records give the same bytes.
 
-    The same records give the same bytes. Exit status: 0 done, 2 wrong input.
-
-    What a figure shows, and how to read it, stands at the top of paper_figures/NAME.py.
+    Exit status: 0 done, 2 wrong input.
     """
-    for name in only or []:
-        if name not in FIGURES:
-            raise unknown("figure", name, FIGURES)
+    for name in set(only or []) - set(FIGURES):
+        raise unknown("figure", name, FIGURES)
     records = read(params, results, suite)
     try:
         out.mkdir(parents=True, exist_ok=True)

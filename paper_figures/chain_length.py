@@ -3,7 +3,7 @@
 K = 1 is DRaFT-1, K = 50 the full chain (``draft``), the rest DRaFT-K; both axes are logarithmic, so that a slope is a
 power of K. One line per checkpoint of the reference run; bars are 95% bootstrap intervals over minibatches, with an
 arrow where they have no end. A missing point of the variance: the mean gradient cannot be told from zero there, the
-figure is infinite.
+number is infinite.
 """
 
 from __future__ import annotations

@@ -38,17 +38,15 @@ def band(curve: pd.DataFrame, reward: str, axis: str = "operations") -> pd.DataF
 def draw(results: Results, cost: Cost, title: str, label: str, starred: Collection[str] = ()) -> Figure | None:
     """One panel per reward; ``cost`` gives the x of a method's evaluations. ``starred``: with a * in the legend."""
     rewards, methods = results.rewards(), plain_methods(results)
-    curves = {(m, r): results.curve(m, r) for r in rewards for m in methods}
-    curves = {key: curve for key, curve in curves.items() if len(curve)}
+    curves = {(m, r): curve for r in rewards for m in methods if len(curve := results.curve(m, r))}
     if not curves:
         return None
     figure, axes, spare = style.panels(results, title, len(rewards), 0.9, 1.9)
     for panel, reward in zip(axes, rewards, strict=True):
         counts = []
         for method in reversed(methods):  # the last ones of the profile lie below, ShortFT on top
-            if (method, reward) not in curves:
+            if (curve := curves.get((method, reward))) is None:
                 continue
-            curve = curves[method, reward]
             line, look = band(curve.assign(x=cost(method, curve)), reward, "x"), style.of(method)
             counts.append(curve.folder.nunique())
             order = 4 if method == "shortft" else 3

@@ -3,9 +3,8 @@
 Left the normalised variance, tr Cov / |mu|^2 of minibatch gradients (log axis; left is less noise), right the mean
 cosine with the gradient through the full chain on the same minibatch (1 is the same direction). Filled markers: the
 reference run's first checkpoint; open ones: its last. Bars are 95% bootstrap intervals over minibatches. An arrow at
-the right edge: the figure (then there is no point) or its interval's end is infinite, since the mean gradient cannot be
-told from zero. "from 25%":
-ShortFT's later stages; all other rows are estimates at the start of training's schedule.
+the right edge: the number (then there is no point) or its interval's end is infinite, since the mean gradient cannot be
+told from zero. "from 25%": ShortFT's later stages; all other rows are estimates at the start of training's schedule.
 """
 
 from __future__ import annotations
@@ -57,10 +56,8 @@ def estimates(axes: Axes, table: pd.DataFrame, column: str, edge: float | None =
 
 
 def figure(results: Results) -> Figure | None:
-    if results.gradients is None or results.gradients.empty:
-        return None
-    table = shown(results.gradients)
-    if table.empty:
+    table = None if results.gradients is None else shown(results.gradients)
+    if table is None or table.empty:
         return None
     reward, steps = results.profile.gradients.reward, sorted(table.reference_step.unique())
     figure = style.new(results, f"Gradient estimates on {style.short(reward)}", 1.1 + 0.19 * table.label.nunique())

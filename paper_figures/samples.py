@@ -8,6 +8,7 @@ all held-out prompts, the one in a picture its oracle: how much of the prompt it
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,18 +65,18 @@ def figure(results: Results, reward: str | None = None) -> Figure | None:
     rows, bases = [], set()
 
     def add(run, name: str) -> None:
-        if run.spacing not in bases and (
-            base := row(run, "base model" + f", {run.spacing}" * (run.spacing != "leading"), False)
-        ):
-            rows.append(base)
-            bases.add(run.spacing)
+        base = "base model" + f", {run.spacing}" * (run.spacing != "leading")
         gain = f"{run.reward_after - run.reward_before:+.3f}"
-        if tuned := row(run, f"{name}{f', seed {run.seed}' if run.seed else ''}\n{gain}", True):
-            rows.append(tuned)
+        tuned = row(run, name + f", seed {run.seed}" * bool(run.seed) + f"\n{gain}", True)
+        if tuned is None:
+            return
+        if base not in bases:
+            rows.append(row(run, base, False))
+            bases.add(base)
+        rows.append(tuned)
 
-    for variant in results.variants():
-        for run in first_of(results, variant, reward):
-            add(run, variant)
+    for run in (run for variant in results.variants() for run in first_of(results, variant, reward)):
+        add(run, run.variant)
     rows.sort(key=lambda row: (row.spacing != "leading", row.spacing, row.tuned))  # each base above its variants
     for other in results.rewards():
         runs = [run for method in results.profile.methods() for run in first_of(results, method, other)]
@@ -95,7 +96,8 @@ def figure(results: Results, reward: str | None = None) -> Figure | None:
         for column, oracle in enumerate(shown.oracles[:count]):
             axes.text(column + 0.95, 0.06, f"{oracle:.2g}", ha="right", va="bottom", fontsize=4.5, bbox=BOX)
     for column, prompt in enumerate(rows[0].prompts[:count]):
-        figure.axes[0].text(column + 0.5, 1.06, style.wrap(prompt, 14, 7), ha="center", va="bottom", fontsize=5)
+        lines = textwrap.wrap(prompt, 14, max_lines=7, placeholder="…")
+        figure.axes[0].text(column + 0.5, 1.06, "\n".join(lines), ha="center", va="bottom", fontsize=5)
     return figure
 
 

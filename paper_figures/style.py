@@ -5,7 +5,6 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart; markers 
 
 from __future__ import annotations
 
-import textwrap
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,6 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from benchmark.records.results import Results
 
-WIDTH = 7.2  # inches, two columns of a paper
 GREY, FAINT = "#666666", "#c8c8c8"
 
 mpl.style.use("default")  # first, so that nobody's matplotlibrc changes a byte
@@ -95,11 +93,6 @@ def of(variant: str) -> Style:
     return Style(colour, "hpd*8"[number // 4 % 5], (LONG, DASHES, DASH_DOT)[number // 20 % 3], filled=False)
 
 
-def suite(results: Results) -> str:
-    """What the figures are of, in words: the embedded suite must never pass for Stable Diffusion."""
-    return "embedded suite mini, not Stable Diffusion" if results.suite == "mini" else f"suite {results.suite}"
-
-
 def short(text: str, length: int = 26) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
@@ -110,9 +103,11 @@ def seeds(counts: list[int]) -> str:
     return f"{low} seed{'s' * (low != 1)}" if low == high else f"{low} to {high} seeds"
 
 
-def new(results: Results, title: str, height: float, width: float = WIDTH) -> Figure:
+def new(results: Results, title: str, height: float, width: float = 7.2) -> Figure:
+    """A figure as wide as two columns of a paper; in its title the suite, which must never pass for another."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(f"{title} ({suite(results)})")
+    named = "embedded suite mini, not Stable Diffusion" if results.suite == "mini" else f"suite {results.suite}"
+    figure.suptitle(f"{title} ({named})")
     return figure
 
 
@@ -160,9 +155,9 @@ def note(axes: Axes, text: str, x: float, y: float, **options) -> None:
     axes.annotate(text, (x, y), **usual | options)
 
 
-def empty(axes: Axes, text: str = "not measured") -> None:
+def empty(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY)
+    axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes, color=GREY)
 
 
 def strip(axes: Axes, pixels: np.ndarray, name: str, bold: bool) -> None:
@@ -191,10 +186,6 @@ def finite_limit(values, factor: float = 3) -> float:
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
     return factor * values.max() if len(values) else 1.0
-
-
-def wrap(text: str, width: int, lines: int) -> str:
-    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder="…"))
 
 
 def decades(axis: Axis) -> None:

@@ -1,7 +1,7 @@
 """Who gets sooner to where the other ends: claim C2, one panel per reward.
 
 Two questions of every pair, as ratios of compute, the other method's over ShortFT's, so that right of 1 ShortFT is
-cheaper (``benchmark.claims.efficiency``: verdict and figure cannot differ). Circles: the other's whole run over what
+cheaper (``Results.efficiency``: verdict and figure cannot differ). Circles: the other's whole run over what
 each seed of ShortFT needs to reach, and keep to the next evaluation, the other's mean final reward. Squares: what each
 seed of the other needs to reach ShortFT's mean final reward, over ShortFT's whole run. Large marks are geometric means.
 Open marks are bounds, a mean's with what bounds its seeds: of a seed that never got there, or was there at the first
@@ -11,12 +11,14 @@ evaluation, the true ratio lies on the arrow's side. A method without a clear ga
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmark.findings.claims import Efficiency, efficiency
 from benchmark.records.results import Results
+from benchmark.statistics import Efficiency
 
 from . import curves, style
 
@@ -45,13 +47,10 @@ def draw_question(panel: Axes, y: float, found: Efficiency, colour: str, marker:
 
 def figure(results: Results) -> Figure | None:
     others = [method for method in curves.plain_methods(results) if method != "shortft"]
-    rewards, found = results.rewards(), {}
-    for reward in rewards:
-        for other in others:
-            forth = efficiency(results, "shortft", other, reward)
-            back = efficiency(results, other, "shortft", reward)
-            if forth and back:
-                found[reward, other] = forth, back
+    rewards, ask = results.rewards(), results.efficiency
+    pairs = itertools.product(rewards, others)
+    found = {(r, other): (ask("shortft", other, r), ask(other, "shortft", r)) for r, other in pairs}
+    found = {pair: answers for pair, answers in found.items() if all(answers)}
     if not found:
         return None
     title, height = "Compute to where the other ends: the other's over ShortFT's", 0.6 + 0.22 * len(others)

@@ -30,12 +30,19 @@ def clone(tmp_path_factory) -> Path:
     subprocess.run(["git", "init", "--quiet"], cwd=there, check=True)
     shutil.copy(there / "profiles/smoke.yaml", there / "params.yaml")
     write_tree(there / "results", Profile.read(there / "params.yaml"))
-    for made in ("paper_figures/out", "results/tables"):
+    for made in ("docs/figures", "docs/methods", "results/tables"):
         (there / made).mkdir(parents=True, exist_ok=True)
+    read_the_code(there)
     for made in ("claims.md", "claims.json", "report.html"):
         (there / "results" / made).write_text("")
     assert dvc(there, "commit", "--force", "--quiet") == ""
     return there
+
+
+def read_the_code(where: Path) -> None:
+    """The stage that ``dvc repro`` runs before the others: what rows belong to, written down."""
+    line = [sys.executable, "-m", "benchmark.about"]
+    subprocess.run(line, cwd=where, capture_output=True, timeout=300, check=True)
 
 
 def dvc(where: Path, *arguments: str) -> str:
@@ -81,6 +88,13 @@ def settings(**changes):
     return edit
 
 
+def stale_after_reading(changed) -> set[str]:
+    """Cells of which something changed, once the code has been read anew."""
+    clone = changed("results/mini/about.json", lambda text: "{}")  # put back afterwards
+    read_the_code(clone)
+    return stale(clone) & CELLS
+
+
 CELLS = {key.stage for key in Profile.read(ROOT / "profiles/smoke.yaml").cells()}
 
 
@@ -97,7 +111,8 @@ def test_what_is_recorded_is_up_to_date(clone):
 
 
 def test_the_budget_is_every_cells(changed):
-    assert CELLS <= stale(changed("params.yaml", settings(budget="5step"))) <= CELLS | {"tables", "figures", "report"}
+    others = {"about@mini", "tables", "figures", "report", "docs"}
+    assert CELLS <= stale(changed("params.yaml", settings(budget="5step"))) <= CELLS | others
 
 
 def test_a_rate_is_its_cells_alone(changed):
@@ -107,16 +122,22 @@ def test_a_rate_is_its_cells_alone(changed):
 
 def test_a_variant_is_its_cells_alone(changed):
     clone = changed("params.yaml", settings(**{"variants__shortft-few-step-policy__policy": "base"}))
-    assert stale(clone) & CELLS == {"control@mini-shortft-few-step-policy-hps-0"}
+    assert "about@mini" in stale(clone)
+    assert stale_after_reading(changed) == {"control@mini-shortft-few-step-policy-hps-0"}
 
 
-def test_a_method_is_its_cells_alone(changed):
-    clone = changed("methods/draft_k.py", lambda text: text + "\n# changed\n")
-    assert stale(clone) & CELLS == {stage for stage in CELLS if "draft_k" in stage}
+@pytest.mark.parametrize(("file", "rows"), [("draft_k", "draft_k"), ("shortft", "shortft"), ("interface", "")])
+def test_a_method_is_its_cells_alone(changed, file, rows):
+    """Also those of what inherits from it: all methods do from the interface."""
+    clone = changed(f"methods/{file}.py", lambda text: text + "\n# changed\n")
+    assert "about@mini" in stale(clone)
+    assert stale_after_reading(changed) == {stage for stage in CELLS if rows in stage}
 
 
 def test_a_new_protocol_is_every_cells(changed):
-    clone = changed("benchmark/protocol.py", lambda text: text.replace("PROTOCOL_VERSION = ", "PROTOCOL_VERSION = 1"))
+    clone = changed(
+        "benchmark/records/protocol.py", lambda text: text.replace("PROTOCOL_VERSION = ", "PROTOCOL_VERSION = 1")
+    )
     assert stale(clone) >= CELLS
 
 
@@ -134,16 +155,14 @@ def test_a_new_seed_is_one_cell(changed):
     assert not any(stage.startswith("tune") for stage in stale(clone))
 
 
-def test_what_lies_beside_the_records_is_nobodys(clone):
-    folder = clone / "results/mini/hps/draft_k/seed-0"
-    (folder / "lora").mkdir()
-    for name in ("lora/weights.safetensors", "checkpoint.pt", "before_after.png", ".log.csv.7.part"):
+def test_artifacts_are_nobodys(clone):
+    folder = clone / "results/artifacts/mini/hps/draft_k/seed-0"
+    (folder / "lora").mkdir(parents=True)
+    for name in ("lora/weights.safetensors", "checkpoint.pt", "before_after.png"):
         (folder / name).write_text("x")
-    (clone / "results/mini/base").mkdir()
-    (clone / "results/mini/base/0.pt").write_text("x")
+    part = clone / "results/mini/hps/draft_k/seed-0/.log.csv.7.part"
+    part.write_text("x")
     assert stale(clone) == set()
-    lying = subprocess.run(
-        ["git", "status", "--porcelain", "--untracked-files=all", "results"],
-        cwd=clone, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    assert not any(word in lying for word in ("/lora/", "checkpoint", "before_after", ".part", "/base/"))
+    line = ["git", "status", "--porcelain", "--untracked-files=all", "results"]
+    lying = subprocess.run(line, cwd=clone, capture_output=True, text=True, check=True).stdout
+    assert not any(word in lying for word in ("artifacts", ".part"))

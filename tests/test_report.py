@@ -100,6 +100,11 @@ def test_words_say_what_rows_and_rewards_are(page):
     assert "<dt>symmetry</dt><dd>Left-right symmetry" in page
 
 
+def test_a_control_is_described_by_its_own_class():
+    titles = about(Profile.read(Path("params.yaml")), "mini")["methods"]
+    assert titles["benchmark.controls:ShortFTEverywhere"]["title"].startswith("ShortFT whose LoRAs act at every step")
+
+
 def test_what_is_not_there_is_named(page, root):
     assert f"{root / BROKEN}</a>: summary.json is missing" in page
     assert re.search(r'<th scope="row">draft_k</th><td>1</td>', page)

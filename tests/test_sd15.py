@@ -163,10 +163,9 @@ def test_sampling_is_the_pipelines_own(weights):
         torch.testing.assert_close(ours, suite.pipeline("a cat", **options).images, rtol=1e-3, atol=1e-3)
 
 
-UNET = r"unet/diffusion_pytorch_model\.safetensors"
+MODEL, UNET = "stable-diffusion-v1-5", "unet/diffusion_pytorch_model.safetensors"
 MISSING = {
-    "stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors": rf"suite sd15: .*stable-diffusion-v1-5 lacks {UNET}: "
-    rf"hf download stable-diffusion-v1-5/stable-diffusion-v1-5 {UNET} --local-dir .*3\.4",
+    f"{MODEL}/{UNET}": rf"suite sd15: .*{MODEL} lacks {UNET}: hf download {MODEL}/{MODEL} {UNET} --local-dir .*3\.4",
     "hyper-sd/Hyper-SD15-4steps-lora.safetensors": "lacks Hyper-SD15-4steps-lora.*ByteDance/Hyper-SD",
     "hpdv2/train.json": "lacks train.json: hf download --repo-type dataset ymhao/HPDv2 train.json",
     "pickscore/model.safetensors": "pickscore: .*lacks model.safetensors: hf download yuvalkirstain/PickScore_v1",

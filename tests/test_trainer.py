@@ -1,5 +1,7 @@
 """What the trainer does with a loss that is no longer a number, for every method."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -28,8 +30,11 @@ class TinySuite:
 
     device, precision = torch.device("cpu"), torch.float32
 
-    def __init__(self, pipeline):
-        self.pipeline = pipeline
+    def __init__(self, pipeline, reward):
+        self.pipeline, self.own = pipeline, reward
+
+    def reward(self, name):
+        return self.own
 
     def embed(self, prompts):
         return embed(self.pipeline, prompts)
@@ -38,12 +43,12 @@ class TinySuite:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", methods.names())
 def test_a_broken_loss_ends_the_run_at_its_step_with_the_last_good_parameters(name, value, pipeline):
-    config = resolve("mini", name, "hps", 0, "5step", "cpu", None, ["batch=2"])
-    method, reward = config.build_method(), Breaking(value)
+    config, reward = resolve("mini", name, "hps", 0, "5step", "cpu", None, ["batch=2"]), Breaking(value)
+    method = config.build_method()
     executor = build_executor(pipeline, method.slots, shortcut=tiny_unet(7))
-    trainer = Trainer(
-        config, TinySuite(pipeline), executor, method, reward, ["a red circle"], Accelerator(cpu=True)
-    )  # fmt: skip
+    suite, given = TinySuite(pipeline, reward), {"prompts": ["a red circle"], "accelerator": Accelerator(cpu=True)}
+    parts = {"suite": suite, "executor": executor, "policy": executor.policy}
+    trainer = Trainer(SimpleNamespace(config=config, method=method, **parts, **given))
     steps = trainer.steps()
     next(steps), next(steps)
     good = {name: value.clone() for name, value in executor.policy.state_dict().items()}

@@ -68,7 +68,7 @@ import contextlib
 import functools
 import hashlib
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jinja2
@@ -77,11 +77,13 @@ import pandas as pd
 
 from ..errors import InputError, unknown
 from ..records import read_json
+from ..records.reader import read_csv
 from ..records.results import Results
 from ..statistics import Interval, crossed_interval
-from .tables import TABLES, Table
-from .tables.curves import bounded
-from .tables.readme import progress, summary
+from .tables import NAMES, table
+from .tables.curves import safe
+from .tables.matrix import cell_row, seeds_of
+from .tables.table import NOT_MEASURED, marked, piped
 
 TEMPLATES = Path(__file__).parents[2] / "docs/_templates"
 WRITTEN_ABOUT = "written_about.json"
@@ -98,19 +100,24 @@ class Numbers:
     def __init__(self, results: Results, verdicts: Iterable[dict] = (), blocks: dict[str, list[str]] | None = None):
         self._results = results
         self._verdicts = {v["id"]: v for v in verdicts}
-        self._blocks = {name: "\n".join(lines) for name, lines in (blocks or {}).items()}
-        self._made: dict[str, Table | pd.DataFrame] = {}
+        self._blocks = blocks or {}
 
-    def functions(self) -> dict[str, object]:
+    def _functions(self) -> dict[str, object]:
         """What templates call, by name."""
-        offered = {name: getattr(self, name) for name in dir(self) if name[0] != "_" and name != "functions"}
+        offered = {name: getattr(self, name) for name in dir(self) if name[0] != "_"}
         return offered | {"ratio": ratio, "profile": self._results.profile, "suite": self._results.suite}
 
     # -- tables
 
     def block(self, name: str) -> str:
-        lines = {"results": summary, "state": progress}.get(name, lambda _: self._table(name).lines())
-        return self._blocks[name] if name in self._blocks else "\n".join(lines(self._results))
+        made = {"results": summary, "state": progress}
+        if name in self._blocks:
+            return "\n".join(self._blocks[name])
+        if name in made:
+            return "\n".join(made[name](self._results))
+        if name not in NAMES:
+            raise unknown("block", name, [*NAMES, *made, *self._blocks])
+        return "\n".join(table(self._results, name).lines())
 
     def rows(self, table: str, **where) -> list[dict]:
         return [with_intervals(row) for row in self._chosen(table, where).to_dict("records")]
@@ -135,55 +142,21 @@ class Numbers:
     def cells(self, **where) -> int:
         return len(self._chosen("cells", where))
 
-    def _table(self, name: str) -> Table:
-        makers = {make.__name__: make for make in TABLES}
-        if name not in makers:
-            raise unknown("table", name, makers)
-        return self._once(name, lambda: makers[name](self._results))
-
-    def _once(self, name: str, make: Callable[[], Table | pd.DataFrame]) -> Table | pd.DataFrame:
-        if name not in self._made:
-            self._made[name] = make()
-        return self._made[name]
-
-    def _frame(self, name: str) -> pd.DataFrame:
-        """The numbers of a table, or a table of records."""
-        results = self._results
-        kind, _, spacing = name.partition("-")
-        match kind:
-            case "runs":
-                return results.runs
-            case "curves":
-                return results.curves
-            case "cells":
-                return pd.DataFrame([key for key in results.profile.cells() if key.suite == results.suite])
-            case "jumps" | "images":
-                found = getattr(results, kind)(spacing)
-                return pd.DataFrame() if found is None else found
-            case "log":
-                return self._once(name, self._log)
-        return self._table(name).frame
-
-    def _log(self) -> pd.DataFrame:
-        parts = [
-            pd.read_csv(Path(run.folder) / "log.csv")
-            .rename(columns={"reward": "scored"})
-            .assign(variant=run.variant, reward=run.reward, seed=run.seed)
-            for run in self._results.runs.itertuples()
-        ]
-        return pd.concat(parts, ignore_index=True)
-
-    def _chosen(self, table: str, where: dict) -> pd.DataFrame:
-        frame = self._frame(table)
-        for column, wanted in where.items():
-            if column not in frame:
-                raise unknown(f"column of {table}", column, frame.columns)
-            values = frame[column]
-            if isinstance(wanted, tuple):
-                frame = frame[(values >= wanted[0]) & (values < wanted[1])]
-            else:
-                frame = frame[values.isin(wanted if isinstance(wanted, list) else [wanted])]
-        return frame
+    def _chosen(self, name: str, where: dict) -> pd.DataFrame:
+        """Rows of a table's numbers, or of a table of records."""
+        results, (kind, _, spacing) = self._results, name.partition("-")
+        if name in ("runs", "curves"):
+            return chosen(getattr(results, name), where)
+        if name == "cells":
+            return chosen(pd.DataFrame(results.cells), where)
+        if name == "log":
+            return chosen(training_log(chosen(results.runs, where, ["variant", "reward", "seed"])), where)
+        if kind in ("jumps", "images"):
+            found = getattr(results, kind)(spacing)
+            return pd.DataFrame() if found is None else chosen(found, where)
+        if name not in NAMES:
+            raise unknown("table", name, [*NAMES, "runs", "curves", "log", "cells", "jumps-leading", "images-leading"])
+        return chosen(table(results, name).frame, where)
 
     # -- the matrix
 
@@ -220,8 +193,9 @@ class Numbers:
         return self.number("settled", column, reward=reward, share=share)
 
     def time_to_target(self, method: str, question: str, reward: str) -> float:
-        (row,) = self.rows("time_to_target", method=method, question=question, reward=reward)
-        return float(bounded(row["ratio"], {"below": 1, "above": -1}.get(row["bound"], 0)).split()[-1])
+        where = {"method": method, "question": question, "reward": reward}
+        side = {"below": 1, "above": -1}.get(self.number("time_to_target", "bound", **where), 0)
+        return safe(self.number("time_to_target", "ratio", **where), side)
 
     def equal_gain(self, variant: str, reward: str, column: str = "oracle") -> Interval | float:
         return self.number("equal_gain", column, variant=variant, reward=reward)
@@ -251,6 +225,68 @@ class Numbers:
 
     def gpu(self, method: str, batch: int, column: str):
         return self.number("gpu", column, variant=method, batch=batch)
+
+
+def chosen(frame: pd.DataFrame, where: dict, among: Iterable[str] | None = None) -> pd.DataFrame:
+    """Rows with certain values in some columns: one, one of a list, or one between the ends of a tuple."""
+    for column, wanted in where.items() if len(frame) else ():
+        if among and column not in among:
+            continue
+        if column not in frame:
+            raise unknown("column", column, frame.columns)
+        values = frame[column]
+        if isinstance(wanted, tuple):
+            frame = frame[(values >= wanted[0]) & (values < wanted[1])]
+        else:
+            frame = frame[values.isin(wanted if isinstance(wanted, list) else [wanted])]
+    return frame
+
+
+def training_log(runs: pd.DataFrame) -> pd.DataFrame:
+    """What runs logged, a row for each step; ``scored``: the mean reward of the step's images."""
+    parts = [
+        read_csv(Path(run.folder) / "log.csv", ["reward"])
+        .rename(columns={"reward": "scored"})
+        .assign(variant=run.variant, reward=run.reward, seed=run.seed)
+        for run in runs.itertuples()
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def progress(results: Results) -> list[str]:
+    """How much of the matrix is there, in a sentence."""
+    here = list(results.runs.get("reward", []))
+    cells = [key.reward for key in results.cells]
+    parts = ", ".join(f"`{reward}` {here.count(reward)} of {cells.count(reward)}" for reward in results.rewards())
+    return [f"{len(here)} of {len(cells)} cells of the standard matrix are there: {parts}."]
+
+
+def summary(results: Results) -> list[str]:
+    """Cost, gain and oracle of every method, the largest gain of the first reward first, in a few columns."""
+    methods = results.profile.methods()
+    found = {(m, r): cell_row(results, m, r) for m in methods for r in results.rewards()}
+    rewards = [r for r in results.rewards() if any(found[m, r] for m in methods)]
+    costs = {row["method"]: row for row in table(results, "cost").frame.to_dict("records")}
+
+    def gain(method: str) -> float:
+        row = found[method, rewards[0]] if rewards else None
+        return row["gain"].value if row else -np.inf
+
+    def cells(method: str) -> Iterator[str]:
+        yield f"`{method}`"
+        for name in ("run_seconds", "few_step_seconds", "peak_mb"):
+            price = costs.get(method, {}).get(name, np.nan)
+            yield f"{price:.0f}" if np.isfinite(price) else ""
+        for row in (found[method, reward] for reward in rewards):
+            if row:
+                yield f"{marked(row['gain'], row['seeds'])} ({seeds_of(results, method, row['reward'])})"
+                yield marked(row.get("oracle"), row["seeds"])
+            else:
+                yield from (NOT_MEASURED, "")
+
+    heads = ["method", "run, s", "few-step model, s", "peak MB"]
+    heads += [head for reward in rewards for head in (f"{reward}, gain", "oracle")]
+    return piped([heads, ["---"] * len(heads), *map(cells, sorted(methods, key=gain, reverse=True))])
 
 
 def with_intervals(row: dict) -> dict:
@@ -370,7 +406,7 @@ def written_about(results: Results, folder: Path = TEMPLATES) -> bool:
 
 @functools.lru_cache(maxsize=4)
 def _claims_environment(results: Results, folder: Path) -> jinja2.Environment:
-    return environment(Numbers(results).functions(), folder)
+    return environment(Numbers(results)._functions(), folder)
 
 
 def about(claim: str, results: Results, folder: Path = TEMPLATES) -> dict[str, str]:

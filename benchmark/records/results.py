@@ -148,12 +148,12 @@ class Results:
         """Evaluated runs of a variant on a reward, by seed."""
         if self.runs.empty:
             return self.runs
-        return self.runs.loc[self._evaluated.get((variant, reward), [])].reset_index(drop=True)
+        return self._evaluated.get((variant, reward), self.runs[:0])
 
     @cached_property
-    def _evaluated(self) -> dict[tuple[str, str], pd.Index]:
-        """Where the evaluated runs of a variant on a reward stand in ``runs``."""
-        return self.runs[self.runs.reward_after.notna()].sort_values("seed").groupby(["variant", "reward"]).groups
+    def _evaluated(self) -> dict[tuple[str, str], pd.DataFrame]:
+        runs = self.runs[self.runs.reward_after.notna()].sort_values("seed")
+        return {key: rows.reset_index(drop=True) for key, rows in runs.groupby(["variant", "reward"])}
 
     def expected(self, variant: str, reward: str) -> list[int]:
         """The seeds that the profile has of a variant on a reward."""

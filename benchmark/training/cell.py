@@ -59,7 +59,9 @@ class Cell:
         self.suite, self.method, self.executor, self.policy = bench.suite, bench.method, bench.executor, bench.policy
         self.trainer = bench.trainer
         if track:
-            self.accelerator.init_trackers("benchmark", config=_flat(config.model_dump(mode="json")))
+            flat = pd.json_normalize(config.model_dump(mode="json")).iloc[0]
+            plain = {k: v if isinstance(v, str | int | float | bool) else str(v) for k, v in flat.items()}
+            self.accelerator.init_trackers("benchmark", config=plain)
         self.sampler = self.method.sampler_plan(self.executor.timesteps)
         self.curve: list[dict[str, float]] = []
         self.initial = self.sound = self.policy.state_dict()  # sound: as of the last evaluation with finite scores
@@ -132,7 +134,7 @@ class Cell:
         if not self.accelerator.is_main_process:
             return
         state = self.trainer.state_dict() | {"curve": self.curve, "sound": self.sound}
-        state["identity"] = identity(self.config)
+        state |= {"identity": identity(self.config)}
         records.save_state(self.artifacts / "checkpoint.pt", state)
         log = pd.DataFrame(self.trainer.log, columns=LOG_COLUMNS)
         records.write_text(self.folder / "log.csv", log.to_csv(index=False))
@@ -152,12 +154,11 @@ class Cell:
                 task = bar.add_task("training", total=1.0, step=trainer.step, reward="")
                 for row in trainer.steps():
                     recent = [*recent[-19:], row["reward"]]
-                    bar.update(
-                        task, completed=min(row["progress"], 1), step=row["step"], reward=f"{np.mean(recent):.4f}"
-                    )
+                    done, shown = min(row["progress"], 1), f"{np.mean(recent):.4f}"
+                    bar.update(task, completed=done, step=row["step"], reward=shown)
                     if not self.console.is_terminal and row["progress"] - told >= 0.1:
                         told = row["progress"]
-                        self.console.print(f"{min(told, 1):4.0%}  step {row['step']}  reward {np.mean(recent):.4f}")
+                        self.console.print(f"{done:4.0%}  step {row['step']}  reward {shown}")
                     self.accelerator.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
                     self._trace(before)
                     if trainer.seconds - saved >= self.checkpoint_seconds or self.stop:
@@ -202,8 +203,7 @@ class Cell:
             reward_before=pair(reward)[0],
             reward_after=pair(reward)[1],
             reward_se=error(reward),
-            oracle_before=pair("oracle")[0] if oracle else None,
-            oracle_after=pair("oracle")[1] if oracle else None,
+            **dict(zip(("oracle_before", "oracle_after"), pair("oracle") if oracle else (None, None), strict=True)),
             oracle_se=error("oracle") if oracle else None,
             diversity_before=before.diversity,
             diversity_after=after and _finite(after.diversity),
@@ -286,13 +286,3 @@ class Cell:
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
-
-
-def _flat(config: dict, prefix: str = "") -> dict:
-    flat = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value if isinstance(value, str | int | float | bool) else str(value)
-    return flat

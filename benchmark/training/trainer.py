@@ -6,19 +6,19 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
-from methods import Batch, Method
+from methods import Batch
 
-from ..config import Budget, RunConfig
-from ..diffusion import Executor
+from ..config import Budget
 from ..errors import InputError
-from ..rewards import Reward
-from ..suites import Suite
 from .counted import Counted
+
+if TYPE_CHECKING:
+    from .workbench import Workbench
 
 LOG_COLUMNS = ("step", "reward", "grad_norm", "progress", "operations", "images", "seconds")
 
@@ -39,44 +39,28 @@ class Trainer:
     interrupted goes on exactly as if it had not been. ``seconds`` counts steps only, not evaluation or checkpoints.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        suite: Suite,
-        executor: Executor,
-        method: Method,
-        reward: Reward,
-        prompts: list[str],
-        accelerator: Accelerator,
-    ):
-        settings = config.settings
-        self.config, self.suite, self.executor, self.method = config, suite, executor, method
-        self.reward = Counted(reward, executor.ledger, suite.precision)
-        self.prompts, self.accelerator = prompts, accelerator
-        self.budget = Budget.parse(config.budget)
-        processes, whole = accelerator.num_processes, settings.batch
+    def __init__(self, bench: Workbench):
+        self.config, self.suite, self.executor, self.method = bench.config, bench.suite, bench.executor, bench.method
+        self.reward = Counted(bench.suite.reward(bench.config.reward), bench.executor.ledger, bench.suite.precision)
+        self.prompts, self.accelerator, settings = bench.prompts, bench.accelerator, bench.config.settings
+        self.budget = Budget.parse(bench.config.budget)
+        processes, whole = self.accelerator.num_processes, settings.batch
         each = settings.micro_batch or max(whole // processes, 1)
         if whole % (processes * each):
             raise InputError(f"batch={whole} does not divide into {processes} processes x {each} prompts; set another")
         self.parts = whole // (processes * each)
-        self.optimizer = torch.optim.AdamW(
-            executor.policy.parameters(),
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            eps=settings.adam_epsilon,
-            fused=True,  # the default's loop over many small tensors costs several times as much
-        )
+        options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "eps": settings.adam_epsilon}
+        # Not fused, the loop over many small tensors costs several times as much.
+        self.optimizer = torch.optim.AdamW(bench.policy.parameters(), **options, fused=True)
         self.step, self.seconds = 0, 0.0
         self.log: list[list[float]] = []
 
     @property
     def progress(self) -> float:
         """Share of the budget that is spent; 1 or more when the run is over."""
-        ledger = self.executor.ledger
-        processes = self.accelerator.num_processes
-        return self.budget.share_spent(
-            ledger.operations * processes, self.seconds, ledger.images * processes, self.step
-        )
+        ledger, processes = self.executor.ledger, self.accelerator.num_processes
+        operations, images = ledger.operations * processes, ledger.images * processes
+        return self.budget.share_spent(operations, self.seconds, images, self.step)
 
     def batch(self) -> Batch:
         """The batch of the current step: this process's part of it."""
@@ -96,9 +80,8 @@ class Trainer:
             part = slice(number, None, self.accelerator.num_processes * parts)
             prompts = [self.prompts[i] for i in index.tolist()][part]
             generator = _generator(seed, self.step, 2, number)
-            made.append(
-                Batch(prompts, self.suite.embed(prompts), latents[part].to(self.suite.device), generator, self.progress)
-            )
+            embeds, start = self.suite.embed(prompts), latents[part].to(self.suite.device)
+            made.append(Batch(prompts, embeds, start, generator, self.progress))
         return made
 
     def _updates(self) -> Iterator[float]:
@@ -145,14 +128,9 @@ class Trainer:
             yield dict(zip(LOG_COLUMNS, row, strict=True))
 
     def state_dict(self) -> dict:
-        return {
-            "policy": self.executor.policy.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ledger": dataclasses.asdict(self.executor.ledger),
-            "step": self.step,
-            "seconds": self.seconds,
-            "log": self.log,
-        }
+        state = {"policy": self.executor.policy.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state |= {"ledger": dataclasses.asdict(self.executor.ledger)}
+        return state | {"step": self.step, "seconds": self.seconds, "log": self.log}
 
     def load_state_dict(self, state: dict) -> None:
         self.executor.policy.load_state_dict(state["policy"])

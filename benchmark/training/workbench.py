@@ -46,16 +46,9 @@ class Workbench:
         policy = Policy(pipeline.unet, few_step, slots, settings.rank, self.config.seed, lora=suite.lora)
         if settings.compile:
             policy.compile()
-        return Executor(
-            policy,
-            pipeline.vae,
-            pipeline.scheduler,
-            suite.embed([""]),
-            settings.guidance_scale or suite.guidance_scale,
-            suite.shortcut_guidance_scale,
-            suite.steps,
-            settings.spacing,
-        )
+        scales = (settings.guidance_scale or suite.guidance_scale, suite.shortcut_guidance_scale)
+        where = (pipeline.vae, pipeline.scheduler, suite.embed([""]))
+        return Executor(policy, *where, *scales, suite.steps, settings.spacing)
 
     @cached_property
     def prompts(self) -> list[str]:
@@ -67,5 +60,4 @@ class Workbench:
 
     @cached_property
     def trainer(self) -> Trainer:
-        reward = self.suite.reward(self.config.reward)
-        return Trainer(self.config, self.suite, self.executor, self.method, reward, self.prompts, self.accelerator)
+        return Trainer(self)

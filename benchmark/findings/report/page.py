@@ -60,9 +60,10 @@ def suite(results: Results, claims: list[Claim]) -> dict:
     done = len(results.runs)
     size = {"budget": results.profile.budget, "done": done, "total": done + len(results.missing)}
     axes = {"rewards": results.rewards(), "seeds": sorted({key.seed for key in results.profile.cells()})}
+    left_out = {"problems": results.problems.sort_values("folder").to_dict("records")}
     found = {"verdicts": verdicts, "tally": tally(verdicts), "choice": choice, "tables": others}
-    parts = {part.__name__: part(results) for part in (words, pictures, problems, missing, environments)}
-    return {"name": results.suite} | size | axes | found | parts
+    parts = {part.__name__: part(results) for part in (words, pictures, missing, environments)}
+    return {"name": results.suite} | size | axes | left_out | found | parts
 
 
 # -- verdicts
@@ -106,9 +107,6 @@ def tally(verdicts: list[dict]) -> list[tuple[str, str, int]]:
     return [(word, tone, counts[word]) for word, tone in TONES.items() if counts[word]]
 
 
-# -- words
-
-
 def words(results: Results) -> list[tuple[str, str]]:
     """Every row and reward of the tables with what it is, as far as the records say."""
     methods, rewards = (results.about.get(part, {}) for part in ("methods", "rewards"))
@@ -142,10 +140,7 @@ def table(made: Table, results: Results) -> dict:
 
 
 def figures_in(folder: Path) -> list[dict] | None:
-    """Every SVG below the folder, and every PNG that has none beside it; None without it.
-
-    In the order of ``paper_figures.FIGURES``, others after them.
-    """
+    """Every SVG below the folder, and every PNG without one beside it, in the order of ``FIGURES``; None without it."""
     if not folder.is_dir():
         return None
     found = {path.with_suffix(""): path for ending in ("png", "svg") for path in folder.rglob(f"*.{ending}")}
@@ -203,11 +198,6 @@ def join(chains: list[dict], variant: str, reward: str, folder: Path) -> None:
 
 
 # -- what is not there, and where it was measured
-
-
-def problems(results: Results) -> list[dict]:
-    """Folders that were left out, and why."""
-    return results.problems.sort_values("folder").to_dict("records")
 
 
 def missing(results: Results) -> list[dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from ...records.profile import Profile, ProfileError
@@ -9,17 +10,26 @@ from ...records.results import Results
 from . import curves, matrix, probes
 from .table import Table, write
 
-TABLES = (
-    matrix.choice, matrix.ranking, matrix.table1, matrix.table2, matrix.table3, matrix.controls, matrix.spacing,
-    matrix.side_effects, curves.time_to_target, curves.equal_gain, probes.cost, probes.gpu, probes.gradients,
-    probes.acting, matrix.rates, curves.settled, matrix.state,
-)  # fmt: skip
+PAPER = (matrix.table1, matrix.table2, matrix.table3)
+ENDS = (matrix.choice, matrix.ranking, *PAPER, matrix.controls, matrix.spacing, matrix.side_effects)
+PROBES = (probes.cost, probes.gpu, probes.gradients, probes.acting)
+TABLES = (*ENDS, curves.time_to_target, curves.equal_gain, *PROBES, matrix.rates, curves.settled, matrix.state)
 
-__all__ = ["TABLES", "Table", "build", "open_results", "write"]
+__all__ = ["NAMES", "Table", "build", "open_results", "table", "write"]
+
+
+NAMES = [make.__name__ for make in TABLES]
+
+
+@functools.lru_cache(maxsize=64)
+def table(results: Results, name: str) -> Table:
+    """One of the tables by its name; made once."""
+    return dict(zip(NAMES, TABLES, strict=True))[name](results)
 
 
 def build(results: Results) -> list[Table]:
-    made = [make(results) for make in TABLES]
+    """All tables of a suite."""
+    made = [table(results, name) for name in NAMES]
     return made + [matrix.published_scale(results)] * (results.suite == "sd15")
 
 

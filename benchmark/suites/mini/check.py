@@ -87,7 +87,7 @@ def model_bars(suite: Mini, count: int) -> list[Bar]:
     pixels, captions = world.arrays("test", max(count, 256))  # renders are cheap, and the bar is near
     images = vae.to_tensor(pixels)
     restored = vae.reconstruct(suite.pipeline.vae, images)
-    after_vae = oracle.score((restored.clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).numpy(), captions)
+    after_vae = suite.oracle(restored.clamp(-1, 1) / 2 + 0.5, captions)
     scales = suite.guidance_scale, suite.shortcut_guidance_scale
     executor = shortcut.frozen_executor(suite.pipeline, suite.shortcut, *scales)
     prompts = world.captions("test", count)

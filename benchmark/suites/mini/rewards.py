@@ -81,7 +81,7 @@ def preferences(
     """
     rng = np.random.default_rng([seed, world.SPLITS.index(split)])
     kinds = rng.choice(len(KINDS), count, p=ODDS)
-    captions, pairs, renders, byte = [], np.zeros((count, 2, 32, 32, 3), np.uint8), [], world.to_bytes
+    captions, pairs, renders = [], np.zeros((count, 2, 32, 32, 3), np.uint8), []
     for n in track(range(count), description=f"{split} pairs"):
         kind = KINDS[kinds[n]]
         if kind in ("edit", "corruption"):
@@ -93,17 +93,17 @@ def preferences(
                 while other == scene.spec:
                     for _ in range(rng.integers(1, 3)):
                         other = world.edit(other, rng)
-                pairs[n] = byte(image), byte(world.render(world.place(other, rng)))
+                pairs[n] = world.to_bytes(image), world.to_bytes(world.render(world.place(other, rng)))
             else:
                 better = rng.uniform(0, 1 - NOTICEABLE)
                 worse = rng.uniform(better + NOTICEABLE, 1)
-                pairs[n] = byte(corrupt(image, better, rng)), byte(corrupt(image, worse, rng))
+                pairs[n] = world.to_bytes(corrupt(image, better, rng)), world.to_bytes(corrupt(image, worse, rng))
             renders += [(n, 0), (n, 1)]
             continue
         i = int(rng.integers(len(samples)))
         captions.append(sampled[i])
         if kind == "sample":
-            pairs[n] = byte(world.render(world.place(world.parse(sampled[i]), rng))), samples[i]
+            pairs[n] = world.to_bytes(world.render(world.place(world.parse(sampled[i]), rng))), samples[i]
             renders.append((n, 0))
         else:
             j = i
