@@ -24,10 +24,10 @@ from .records import write_json, write_text
 MADE = "<!-- Made from {template} by python -m benchmark.docs: change the template, not this file. -->\n"
 
 
-def pages(templates: Path, functions: dict[str, object]) -> dict[Path, str]:
+def pages(templates: Path, numbers: Numbers) -> dict[Path, str]:
     """Every page and its text: README.md lies above the folder that the templates' folder is in, the others in it."""
     docs, made = templates.parent, {}
-    loaded = environment(functions, templates)
+    loaded = environment(numbers, templates)
     for path in sorted(templates.rglob("*.md")):
         name = path.relative_to(templates).as_posix()
         if not name.startswith("claims/"):
@@ -62,7 +62,7 @@ def main(
     numbers = Numbers(first, verdicts, {"verdicts": overview(verdicts)})
     stale = [
         (path, text)
-        for path, text in pages(templates, numbers._functions()).items()
+        for path, text in pages(templates, numbers).items()
         if not path.is_file() or path.read_text(encoding="utf-8") != text
     ]
     for path, text in stale:

@@ -91,7 +91,7 @@ WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 class Numbers:
-    """What a template can ask of the records of a suite: every public method is a function of templates.
+    """What a template can ask of the records of a suite: everything public.
 
     verdicts  what ``claims.judge`` gives, for ``verdict``
     blocks    lines of further blocks, by their names
@@ -101,11 +101,7 @@ class Numbers:
         self._results = results
         self._verdicts = {v["id"]: v for v in verdicts}
         self._blocks = blocks or {}
-
-    def _functions(self) -> dict[str, object]:
-        """What templates call, by name."""
-        offered = {name: getattr(self, name) for name in dir(self) if name[0] != "_"}
-        return offered | {"ratio": ratio, "profile": self._results.profile, "suite": self._results.suite}
+        self.profile, self.suite = results.profile, results.suite
 
     # -- tables
 
@@ -358,8 +354,8 @@ FILTERS = (signed, plain, interval, ends, percent, thousands, word, extent)
 # -- rendering
 
 
-def environment(functions: dict[str, object], folder: Path = TEMPLATES) -> jinja2.Environment:
-    """Templates of a folder, with functions that they can call and the filters above."""
+def environment(numbers: Numbers, folder: Path = TEMPLATES) -> jinja2.Environment:
+    """The templates of a folder, with what they can ask and the filters above."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,
@@ -369,7 +365,7 @@ def environment(functions: dict[str, object], folder: Path = TEMPLATES) -> jinja
         autoescape=False,
         finalize=shown,
     )
-    made.globals |= functions
+    made.globals |= {name: getattr(numbers, name) for name in dir(numbers) if name[0] != "_"} | {"ratio": ratio}
     made.filters |= {each.__name__: each for each in FILTERS}
     return made
 
@@ -406,7 +402,7 @@ def written_about(results: Results, folder: Path = TEMPLATES) -> bool:
 
 @functools.lru_cache(maxsize=4)
 def _claims_environment(results: Results, folder: Path) -> jinja2.Environment:
-    return environment(Numbers(results)._functions(), folder)
+    return environment(Numbers(results), folder)
 
 
 def about(claim: str, results: Results, folder: Path = TEMPLATES) -> dict[str, str]:
