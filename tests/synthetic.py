@@ -14,9 +14,9 @@ import pandas as pd
 import yaml
 from PIL import Image
 
+from benchmark.records import Summary
 from benchmark.records.profile import CellKey, Profile, rate_file
 from benchmark.records.protocol import PROTOCOL_VERSION
-from benchmark.records import Summary
 
 COUNTS = {"denoiser_forwards": 9000, "denoiser_backwards": 900, "denoiser_recomputations": 0, "decoder_forwards": 80,
           "decoder_backwards": 80, "reward_forwards": 80, "reward_backwards": 80, "images": 640}  # fmt: skip

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from benchmark.findings.tables.readme import MARKS
 
 from benchmark import tables
-from benchmark.records.profile import Profile
-from benchmark.records import read_json, write_json
-from benchmark.records.results import Results
 from benchmark.findings.tables import curves as along
 from benchmark.findings.tables import matrix, probes
-from benchmark.findings.tables.readme import MARKS
+from benchmark.records import read_json, write_json
+from benchmark.records.profile import Profile
+from benchmark.records.results import Results
 from tests.synthetic import write_tree
 
 ROOT = Path(__file__).parents[1]

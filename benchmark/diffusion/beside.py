@@ -1,7 +1,7 @@
 """Slots beside the weights: all active ones as one low-rank product per layer.
 
-For large models, of which a merged copy per set of slots would not fit, and for bfloat16, in which a weight of 0.03 does
-not change by an update of 3e-5.
+For large models, of which a merged copy per set of slots would not fit, and for bfloat16, in which a weight of 0.03
+does not change by an update of 3e-5.
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ from ..tables import Table, build
 
 HERE = Path(__file__).parent
 BLOCKS = {"trim_blocks": True, "lstrip_blocks": True}  # template lines that are tags alone leave no line
-FRONT = "before_after"  # the README's own picture: the page has those of every run
 BAR = 200  # width of an interval's drawing
 
 
@@ -145,7 +144,7 @@ def figures_in(folder: Path) -> list[dict] | None:
         return None
     found = {path.with_suffix(""): path for ending in ("png", "svg") for path in folder.rglob(f"*.{ending}")}
     order = sorted(found, key=lambda stem: (FIGURES.index(stem.name) if stem.name in FIGURES else len(FIGURES), stem))
-    return [figure(found[stem], str(stem.relative_to(folder))) for stem in order if stem.name != FRONT]
+    return [figure(found[stem], str(stem.relative_to(folder))) for stem in order]
 
 
 def figure(path: Path, name: str) -> dict:
