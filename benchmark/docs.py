@@ -15,7 +15,6 @@ from typing import Annotated
 import typer
 
 from .cli import command, console
-from .errors import InputError
 from .findings.claims import judge, overview, read_claims
 from .findings.tables import open_results
 from .findings.texts import TEMPLATES, WRITTEN_ABOUT, Numbers, digest, environment, located, written_about
@@ -54,10 +53,9 @@ def main(
     if renew:
         write_json(templates / WRITTEN_ABOUT, {part.suite: digest(part) for part in loaded})
     if not written_about(first, templates):
-        raise InputError(
-            f"the texts in {templates} were written about other records than those in {results}: "
-            "read the texts again, correct them, then run python -m benchmark.docs --written-about"
-        )
+        console.print(f"The texts in {templates} were written about other records than those in {results}.")
+        console.print("No page is made. Read the texts again, correct them, then add --written-about.")
+        return int(check)
     verdicts = [judge(claim, first) for claim in read_claims(claims)]
     numbers = Numbers(first, verdicts, {"verdicts": overview(verdicts)})
     stale = [

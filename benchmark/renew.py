@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m benchmark.renew --reward hps
 
-Of every row and reward of the profile whose records are of other code or weights than today's, the first steps of one
-recorded run are taken again by today's code. Where its log is the recorded one (counts to the number, rewards and
-gradient norms to rounding), the records of all its seeds and its tuning evidence get today's hashes. The evidence goes
-to OUT/<suite>/renewed/<reward>.csv. What differs is left as it was and named, with exit code 1: raise PROTOCOL_VERSION,
-or find out why. Another protocol's or profile's records are not looked at.
+Of every row and reward of the profile whose records are of other code or weights than today's, today's code scores
+images of the base model and takes the first steps of one recorded run again. Where prompts, scores and the log are the
+recorded ones (counts to the number, the rest to rounding), the records of all its seeds and its tuning evidence get
+today's hashes. The evidence goes to OUT/<suite>/renewed/<reward>.csv. What differs is left as it was and named, with
+exit code 1: raise PROTOCOL_VERSION, or find out why. Another protocol's or profile's records are not looked at.
 """
 
 from __future__ import annotations
@@ -22,24 +22,43 @@ from rich.progress import track
 from . import records
 from .cli import command, console
 from .config import RunConfig, resolve_cell
+from .diffusion import sampler_plan
 from .errors import InputError
 from .records.profile import Profile
+from .training.evaluation import score
 from .training.identity import changed, identity
 from .training.workbench import Workbench
 from .tune import Evidence, fingerprint, tried_with
 
 RENEWED = ("method", "weights", "prompts")  # parts of an identity that code alone may change
 COUNTS, NUMBERS = ["step", "operations", "images"], ["reward", "grad_norm"]
-TOLERANCE = 1e-3  # relative: what another processor's rounding does in a step or two
+TOLERANCE = 1e-3  # what another processor's rounding does in a step or two
 
 
-def replay(config: RunConfig, log: pd.DataFrame, steps: int) -> float:
-    """Largest relative difference of the first steps' numbers to a run's log; infinite where a count differs."""
-    rows = [row for row, _ in zip(Workbench(config).trainer.steps(), range(min(steps, len(log))), strict=False)]
-    again, before = pd.DataFrame(rows), log[: len(rows)]
-    if not (again[COUNTS].to_numpy() == before[COUNTS].to_numpy()).all():
-        return float("inf")
-    return float(np.max(np.abs(again[NUMBERS].to_numpy() / before[NUMBERS].to_numpy() - 1)))
+def difference(again: pd.DataFrame, before: pd.DataFrame) -> float:
+    """The largest difference of numbers, relative where they are larger than 1."""
+    a, b = again.to_numpy(float), before[again.columns].to_numpy(float)
+    return float(np.max(np.abs(a - b) / np.maximum(np.abs(b), 1)))
+
+
+def replay(config: RunConfig, folder: Path, steps: int, images: int = 16) -> tuple[float, float]:
+    """Differences to a run's records: of the base model's first scores, and of the first steps' rewards and norms.
+
+    Infinite where prompts or counts differ.
+    """
+    bench, log, scores = Workbench(config), pd.read_csv(folder / "log.csv"), pd.read_csv(folder / "scores.csv")
+    before = scores[(scores.when == "before") & (scores.split == config.settings.split)][:images]
+    trainer, texts = bench.trainer, bench.suite.prompts(config.settings.split, len(before))
+    if texts != list(before.prompt):
+        return float("inf"), float("inf")
+    rewards = [name for name in before.columns[2:-1] if name != "oracle"]
+    base = sampler_plan(bench.executor.timesteps, lambda t: ())
+    with bench.executor.ledger.paused():
+        _, found = score(bench.executor, base, bench.suite, rewards, texts)
+    rows = [row for row, _ in zip(trainer.steps(), range(min(steps, len(log))), strict=False)]
+    again, log = pd.DataFrame(rows), log[: len(rows)]
+    same = (again[COUNTS].to_numpy() == log[COUNTS].to_numpy()).all()
+    return difference(pd.DataFrame(found), before), difference(again[NUMBERS], log) if same else float("inf")
 
 
 def stale(profile: Profile, root: Path, suite: str, reward: str) -> dict[str, list[tuple[Path, dict, RunConfig]]]:
@@ -88,16 +107,16 @@ def main(
         earlier_rows = pd.read_csv(table) if table.exists() else pd.DataFrame()
         for variant, runs in track(stale(profile, out, suite, name).items(), description=name, console=console):
             folder, record, config = runs[0]
-            difference = replay(config, pd.read_csv(folder / "log.csv"), steps)
-            if not difference <= TOLERANCE:
-                failed.append(f"{variant} on {name}: the first steps differ by {difference:.2g}")
+            scores, log = replay(config, folder, steps)
+            if not max(scores, log) <= TOLERANCE:
+                failed.append(f"{variant} on {name}: scores differ by {scores:.2g}, the first steps by {log:.2g}")
                 continue
             now, earlier = identity(config), {part: record[part] for part in RENEWED}
             evidence = out / suite / "tuning" / f"{records.file_name(name)}.csv"
             tries = renew_evidence(evidence, profile, suite, name, variant, earlier) if evidence.exists() else 0
             for place, there, own in runs:
                 records.write_json(place / "run.json", there | {part: identity(own)[part] for part in RENEWED})
-            row = {"variant": variant, "seed": config.seed, "steps": steps, "largest_difference": difference}
+            row = {"variant": variant, "seed": config.seed, "steps": steps, "scores_differ": scores, "log_differs": log}
             row |= {"runs": len(runs), "tries": tries, "method_before": record["method"], "method": now["method"]}
             rows.append(row | {"weights_before": record["weights"], "weights": now["weights"]})
             whole = pd.concat([earlier_rows, pd.DataFrame(rows)])

@@ -12,6 +12,7 @@ from conftest import call
 import methods
 from benchmark import renew
 from benchmark.config import resolve
+from benchmark.diffusion import sampler_plan
 from benchmark.records.profile import Profile, rate_file
 from benchmark.training.identity import identity
 from tests.synthetic import write_cell
@@ -89,8 +90,15 @@ def test_records_are_renewed_where_the_first_steps_are_the_recorded_ones(tmp_pat
     rates.write_text("".join(f"{variant}: 0.001\n" for variant in profile.tuned("hps")))
     config, _ = renew.resolve_cell(profile, "mini", "draft_k", "hps", 0, "cpu", tmp_path)
     now = identity(config)
-    steps = [row for row, _ in zip(renew.Workbench(config).trainer.steps(), range(2), strict=False)]
-    log = pd.DataFrame(steps)
+    bench = renew.Workbench(config)
+    texts, plan = bench.suite.prompts("test", 8), sampler_plan(bench.executor.timesteps, lambda t: ())
+    rewards = bench.suite.scored_rewards()
+    with bench.executor.ledger.paused():
+        scores = pd.DataFrame(renew.score(bench.executor, plan, bench.suite, rewards, texts)[1])
+    scores.insert(0, "split", "test")
+    scores.insert(1, "prompt", texts)
+    scores.assign(when="before").to_csv(folder / "scores.csv", index=False, float_format="%.6g")
+    log = pd.DataFrame([row for row, _ in zip(bench.trainer.steps(), range(2), strict=False)])
     log.to_csv(folder / "log.csv", index=False)
     record = folder / "run.json"
     record.write_text(json.dumps(now | {"method": "of earlier code"}))
@@ -99,7 +107,7 @@ def test_records_are_renewed_where_the_first_steps_are_the_recorded_ones(tmp_pat
     log.assign(reward=log.reward * 1.01).to_csv(folder / "log.csv", index=False)
     moved = call(*command)
     assert moved.exit_code == 1
-    assert "draft_k on hps: the first steps differ" in moved.output
+    assert "draft_k on hps: scores differ by" in moved.output
     assert json.loads(record.read_text())["method"] == "of earlier code"
 
     log.to_csv(folder / "log.csv", index=False)
@@ -108,7 +116,7 @@ def test_records_are_renewed_where_the_first_steps_are_the_recorded_ones(tmp_pat
     assert json.loads(record.read_text()) == now
     row = pd.read_csv(tmp_path / "mini/renewed/hps.csv").iloc[0]
     assert (row.variant, row.method_before, row.method) == ("draft_k", "of earlier code", now["method"])
-    assert row.largest_difference < 1e-6
+    assert max(row.scores_differ, row.log_differs) < 1e-5
 
     record.write_text(json.dumps(now | {"protocol": 1, "method": "of earlier code"}))  # other rules: no renewal
     assert call(*command).exit_code == 0

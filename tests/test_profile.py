@@ -3,9 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-import methods
 from benchmark.config import resolve
-from benchmark.records.profile import Profile, ProfileError, method_names, read_rates
+from benchmark.records.profile import Profile, ProfileError, read_rates
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,10 +26,6 @@ def test_one_seed_of_everything_comes_first():
     assert first == {(key.variant, key.reward) for key in profile.cells()}
 
 
-def test_methods_are_known_without_torch():
-    assert method_names() == sorted(methods.names())
-
-
 def test_a_variant_is_a_method_with_options():
     profile = Profile.read(ROOT / "params.yaml")
     assert profile.method("shortft-naive-jumps") == "shortft"
@@ -46,9 +41,12 @@ def test_a_variant_is_a_method_with_options():
     [
         (lambda p: p.pop("budget"), "budget"),
         (lambda p: p["groups"]["main"].update(seed=3), "Extra"),
-        (lambda p: p["groups"]["control"].update(variants=["no-such"]), "shortft-no-such"),
+        (lambda p: p["groups"]["control"].update(rows=["shortft-no-such"]), "groups name shortft-no-such"),
         (lambda p: p["groups"]["wide"].update(rewards=["hps"]), "the same cell"),
-        (lambda p: p["groups"]["wide"]["methods"].append("draft_q"), "no method draft_q; valid: alignprop, ddpo"),
+        (
+            lambda p: p["groups"]["wide"]["rows"].append("draft_q"),
+            "'variants' does not describe; methods: alignprop, ddpo",
+        ),
         (lambda p: p.update(rewards=["hps"]), "rewards"),
         (lambda p: p["gradients"].update(reward="hsp"), "gradients.reward is hsp"),
     ],

@@ -67,7 +67,7 @@ def test_a_render_shows_the_named_colours():
 
 
 def test_captions_pictures_and_scores_are_those_of_the_runs_on_record():
-    """Where one of them has to change, its module gets another word in ``suite.SOURCES``."""
+    """Where one of them has to change, runs on record are of another suite: raise PROTOCOL_VERSION."""
     texts = [text for split in world.SPLITS for text in world.captions(split, 100)]
     assert hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16] == "95f00679c18816f3"
     images, captions = world.arrays("test", 60)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ..records.profile import ProfileError
 from ..records.results import Results
-from ..statistics import Efficiency, Interval, crossed_interval, geometric_mean, probability_of_improvement  # noqa: F401
+from ..statistics import Interval, crossed_interval, geometric_mean, probability_of_improvement
 from .tables.table import piped
 from .texts import about
 
@@ -370,6 +370,3 @@ def told(row: dict) -> tuple[str, ...]:
     in_full = row["holds"] != "missing" or row["so_far"] == "missing"
     holds = row["holds"] if in_full else f"not measured in full (so far {row['so_far']})"
     return row["label"], value, ends, holds, row["note"]
-
-
-efficiency = Results.efficiency  # where paper_figures.time_to_target looks for it

@@ -57,9 +57,9 @@ its ends too. A number that is not whole has to have a filter.
     plain(3)   0.077         ends(3)      [+0.068, +0.086]               percent(0)  96%
     word       three (zero to twelve, then digits)        extent(3)      +0.020 to +0.025, of a list
 
-The texts are about certain records, whose digest ``docs/_templates/written_about.json`` keeps. Where the records are
-others, verdicts stand without texts, and pages are not made. ``python -m benchmark.docs --written-about`` says that the
-texts have been read again and are true of today's records.
+The texts are about certain records, whose digest ``docs/_templates/claims/written_about.json`` keeps. Where the records
+are others, verdicts stand without texts, and pages are left alone. ``python -m benchmark.docs --written-about`` says
+that the texts have been read again and are true of the records of today.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ from .tables.matrix import cell_row, seeds_of
 from .tables.table import NOT_MEASURED, marked, piped
 
 TEMPLATES = Path(__file__).parents[2] / "docs/_templates"
-WRITTEN_ABOUT = "written_about.json"
+WRITTEN_ABOUT = "claims/written_about.json"
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
