@@ -11,17 +11,15 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import typer
 
 import methods
 
 from . import suites
-from .cli import command
+from .cli import Params, Records, SuiteName, command
 from .config import resolve
-from .errors import InputError, unknown
+from .errors import one_line, unknown
 from .records import write_json
 from .records.profile import Profile
 from .rewards import PIXEL_REWARDS
@@ -53,22 +51,17 @@ def plans(found: dict[str, type[methods.Method]], steps: int) -> dict[str, list[
             timesteps = [1000 // count * i + 1 for i in reversed(range(count))]
             drawn = (method.plan(timesteps, torch.Generator().manual_seed(0), part / 8) for part in range(8))
             stages = list(dict.fromkeys(drawn))
-            for number, plan in enumerate(stages, 1):
-                row = f"{name} {number}" if len(stages) > 1 else name
-                rows[row] = [dataclasses.asdict(hop) for hop in plan]
+            numbered = [f"{name} {number}" for number in range(1, len(stages) + 1)]
+            hops = [[dataclasses.asdict(hop) for hop in plan] for plan in stages]
+            rows |= zip(numbered if len(stages) > 1 else [name], hops, strict=True)
     return rows
 
 
 def belongs(profile: Profile, suite: str, row: str, reward: str) -> dict:
     """What a row of the tables belongs to: method, options, hashes of code and weights. reward: any that it has."""
     config = resolve(suite, profile.method(row), reward, 0, profile.budget, "cpu", None, profile.overrides(row))
-    found = identity(config)
-    return {
-        "method": config.method,
-        **profile.variants.get(row, {}),
-        "code": found["method"],
-        "weights": found["weights"],
-    }
+    found, about = identity(config), {"method": config.method, **profile.variants.get(row, {})}
+    return about | {"code": found["method"], "weights": found["weights"]}
 
 
 def about(profile: Profile, suite: str) -> dict:
@@ -76,10 +69,8 @@ def about(profile: Profile, suite: str) -> dict:
     if suite not in suites.names():
         raise unknown("suite", suite, suites.names())
     kind, own = suites.kind(suite), methods.names()
-    try:
+    with one_line(ImportError, TypeError):
         found = {name: methods.find(name) for name in [*own, *map(profile.method, profile.variants)]}
-    except (ImportError, TypeError) as error:
-        raise InputError(str(error)) from None
     rows = {key.variant: key.reward for key in reversed(profile.cells()) if key.suite == suite}
     pixels = {name: first_line(cls.__doc__) for name, cls in PIXEL_REWARDS.items()}
     return {
@@ -93,11 +84,7 @@ def about(profile: Profile, suite: str) -> dict:
 
 
 @command
-def main(
-    params: Annotated[Path, typer.Option(help="The profile: which variants there are.")] = Path("params.yaml"),
-    suite: Annotated[str, typer.Option(help="The suite whose rewards are described.")] = "mini",
-    out: Annotated[Path, typer.Option(help="Folder of the records, one folder per suite in it.")] = Path("results"),
-) -> None:
+def main(params: Params = Path("params.yaml"), suite: SuiteName = "mini", out: Records = Path("results")) -> None:
     """Write what suite, methods and rewards are called, and what the methods' chains look like, into the records."""
     path = out / suite / "about.json"
     write_json(path, about(Profile.read(params), suite))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -15,10 +17,12 @@ import methods
 from methods import Method
 
 from . import suites
-from .errors import InputError, unknown
+from .errors import InputError, one_line, unknown
 from .records import run_folder
 from .records.profile import Profile, rate_file, read_rates
 from .rewards import canonical
+
+UNITS = ("GFLOP", "TFLOP", "PFLOP", "s", "img", "step")
 
 
 class Budget(BaseModel):
@@ -26,26 +30,20 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     amount: float
-    unit: Literal["GFLOP", "TFLOP", "PFLOP", "s", "img", "step"]
+    unit: Literal[UNITS]
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(GFLOP|TFLOP|PFLOP|s|img|step)s?\s*", text, re.IGNORECASE)
-        units = {unit.lower(): unit for unit in ("GFLOP", "TFLOP", "PFLOP", "s", "img", "step")}
+        match = re.fullmatch(rf"\s*(\d+(?:\.\d*)?|\.\d+)\s*({'|'.join(UNITS)})s?\s*", text, re.IGNORECASE)
         if match is None or float(match[1]) <= 0:
             raise ValueError(f"budget {text!r} is not a positive amount with a unit: 5TFLOP, 120s, 2000img, 40step")
-        return cls(amount=float(match[1]), unit=units[match[2].lower()])
+        return cls(amount=float(match[1]), unit=next(unit for unit in UNITS if unit.lower() == match[2].lower()))
 
     def share_spent(self, operations: int, seconds: float, images: int, steps: int) -> float:
         """The share of the budget that is spent; 1 or more ends the run."""
         flop = {"GFLOP": 1e9, "TFLOP": 1e12, "PFLOP": 1e15}
         spent = {"s": seconds, "img": images, "step": steps}.get(self.unit)
         return (operations / flop[self.unit] if spent is None else spent) / self.amount
-
-
-def _parseable(text: str) -> str:
-    Budget.parse(text)
-    return text
 
 
 class _Recorded(BaseModel):
@@ -97,7 +95,7 @@ class RunConfig(_Recorded):
     method: str
     reward: str
     seed: int = Field(0, ge=0, lt=2**63)
-    budget: Annotated[str, AfterValidator(_parseable)]
+    budget: Annotated[str, AfterValidator(lambda text: Budget.parse(text) and text)]
     device: str = "cpu"
     prompts: str | None = None
     settings: Settings = Settings()
@@ -148,22 +146,23 @@ def _value(text: str):
         return text
 
 
-def _first_problem(error: ValidationError, prefix: str) -> InputError:
-    problem = error.errors()[0]
-    name = ".".join(str(part) for part in problem["loc"] if isinstance(part, str)) or "value"
-    message = problem["msg"].removeprefix("Value error, ")
-    return InputError(f"{prefix}{name}: {message}, got {problem['input']!r}")
+@contextlib.contextmanager
+def _first_problem(prefix: str) -> Iterator[None]:
+    """The first thing that pydantic finds wrong inside becomes one line."""
+    try:
+        yield
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"] if isinstance(part, str)) or "value"
+        message = problem["msg"].removeprefix("Value error, ")
+        raise InputError(f"{prefix}{name}: {message}, got {problem['input']!r}") from None
+
+
+Given = str | None  # what a command line may leave out
 
 
 def resolve(
-    suite: str,
-    method: str,
-    reward: str,
-    seed: int,
-    budget: str | None,
-    device: str,
-    prompts: str | None,
-    overrides: list[str],
+    suite: str, method: str, reward: str, seed: int, budget: Given, device: str, prompts: Given, overrides: list[str]
 ) -> RunConfig:
     """The configuration of a command line; InputError for the first thing that is wrong with it."""
     if suite not in suites.names():
@@ -171,11 +170,10 @@ def resolve(
     if ":" not in method and method not in methods.names():
         method = method.replace("-", "_")
     try:
-        kind, cls = suites.kind(suite), methods.find(method)
+        with one_line(ImportError, TypeError):
+            kind, cls = suites.kind(suite), methods.find(method)
     except KeyError:
         raise unknown("method", method, methods.names()) from None
-    except (ImportError, TypeError) as error:
-        raise InputError(str(error)) from None
     places = {"options": cls, "settings": Settings, "suite": kind.Options}
     given: dict[str, dict] = {place: {} for place in places}
     for override in overrides:
@@ -188,22 +186,17 @@ def resolve(
             valid = [field for model in places.values() for field in model.model_fields]
             raise unknown(f"setting of {method}", name, valid)
         given[place][name] = _value(value)
-    try:
+    with _first_problem(f"--set, {method}: "):
         built = cls(**given["options"])
-    except ValidationError as error:
-        raise _first_problem(error, f"--set, {method}: ") from None
-    try:
+    with _first_problem("--set "):
         chosen = kind(**given["suite"])
         settings = Settings(**(chosen.defaults(device) | given["settings"]))
-    except ValidationError as error:
-        raise _first_problem(error, "--set ") from None
     try:
-        weights = chosen.reward_weights(reward)
-        reward = reward if reward in chosen.combinations else canonical(weights)
+        with one_line(ValueError):
+            weights = chosen.reward_weights(reward)
+            reward = reward if reward in chosen.combinations else canonical(weights)
     except KeyError as error:
         raise unknown("reward", error.args[0], [*chosen.reward_names(), *chosen.combinations]) from None
-    except ValueError as error:
-        raise InputError(str(error)) from None
     if built.needs_gradient and not chosen.differentiable(reward):
         raise InputError(f"{method} needs the reward's gradient, and {reward} has none; use ddpo")
     if settings.precision != "float32" and chosen.lora == "merged":
@@ -211,10 +204,8 @@ def resolve(
     if built.needs_shortcut and not chosen.has_shortcut:
         raise InputError(f"method {method} needs a few-step model, and suite {suite} has none")
     budget = chosen.standard_budget if budget is None else budget
-    try:
+    with one_line(ValueError):
         Budget.parse(budget)
-    except ValueError as error:
-        raise InputError(str(error)) from None
     if not 0 <= seed < 2**63:
         raise InputError(f"seed must be 0 or more and below 2**63, got {seed}")
     options = {"options": built.model_dump(mode="json")}
@@ -227,15 +218,14 @@ def resolve_cell(
     profile: Profile, suite: str, variant: str, reward: str, seed: int, device: str, out: Path
 ) -> tuple[RunConfig, Path]:
     """The configuration and folder of a profile's variant, with its tuned learning rate from below ``out``."""
-    rates = read_rates(rate_file(out, suite, reward))
+    path = rate_file(out, suite, reward)
+    rates = read_rates(path)
     variant = variant.replace("-", "_") if variant.replace("-", "_") in methods.names() else variant
     if variant not in [*profile.variants, *methods.names()]:
         raise unknown("variant", variant, [*profile.methods(), *profile.variants])
     if variant not in rates:
-        raise InputError(
-            f"{rate_file(out, suite, reward)} has no rate for {variant}; run "
-            f"python -m benchmark.tune --reward {reward} --method {variant} --out {out}"
-        )
+        tune = f"python -m benchmark.tune --reward {reward} --method {variant} --out {out}"
+        raise InputError(f"{path} has no rate for {variant}; run {tune}")
     overrides = [*profile.overrides(variant), f"learning_rate={rates[variant]}"]
     config = resolve(suite, profile.method(variant), reward, seed, profile.budget, device, None, overrides)
     return config, run_folder(out, suite, config.reward, variant, seed)
@@ -243,14 +233,10 @@ def resolve_cell(
 
 def check_device(device: str) -> None:
     """Refuse a device that PyTorch does not see."""
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        kind = ""
-    if kind not in ("cpu", "cuda"):
+    match, gpus = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", device), torch.cuda.device_count()
+    if not match:
         raise InputError(f"unknown device {device!r}; expected cpu, cuda or cuda:N")
-    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
-        gpus = torch.cuda.device_count()
+    if match[1] == "cuda" and int(match[2] or 0) >= gpus:
         raise InputError(f"--device {device}: this PyTorch sees {gpus} CUDA GPUs; use --device cpu")
 
 

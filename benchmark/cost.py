@@ -19,12 +19,12 @@ from typing import Annotated
 
 import pandas as pd
 import torch
-import typer
 from rich.progress import track
+from typer import Option
 
 import methods
 
-from .cli import command, console, show
+from .cli import Device, Overrides, RewardName, SuiteName, Variants, command, console, show
 from .config import resolve, split_variant
 from .probes.cost import measure
 from .records import environment, write_json
@@ -37,20 +37,19 @@ FORMATS |= dict.fromkeys(("seconds", "alone", "ratio", "slots", "switching"), ".
 
 @command
 def main(
-    method: Annotated[list[str] | None, typer.Option(help="Repeat for several, options after the name; all.")] = None,
-    reward: Annotated[str, typer.Option(help="As of benchmark.run.")] = "hps",
-    suite: Annotated[str, typer.Option(help="As of benchmark.run.")] = "mini",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, as of benchmark.run.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps per round.")] = 2,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 5,
+    method: Variants = None,
+    reward: RewardName = "hps",
+    suite: SuiteName = "mini",
+    set_: Overrides = None,
+    device: Device = "cpu",
+    steps: Annotated[int, Option(min=1, help="Optimiser steps per round.")] = 2,
+    rounds: Annotated[int, Option(min=1, help="Rounds; the median counts.")] = 5,
     params: Annotated[
-        Path | None,
-        typer.Option(help="A profile: its methods, settings, steps and rounds, unless --method names some."),
+        Path | None, Option(help="A profile: its settings, and its methods unless --method is given.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
-    inside: Annotated[bool, typer.Option("--inside", hidden=True)] = False,
-) -> int | None:
+    out: Annotated[Path | None, Option(help="Also write the numbers to this JSON file.")] = None,
+    inside: Annotated[bool, Option("--inside", hidden=True)] = False,
+) -> int:
     """Time a step of each method against its calls."""
     variants, overrides = {}, list(set_ or [])
     if params is not None:
@@ -63,7 +62,7 @@ def main(
     if inside:
         (config,) = variants.values()
         print(json.dumps(measure(Workbench(config), steps, rounds)))
-        return None
+        return 0
     found = {}
     for variant in track(variants, description="methods", console=console):
         line = [sys.executable, "-m", "benchmark.cost", "--inside", "--method", variant, "--reward", reward]
@@ -78,7 +77,7 @@ def main(
     show(f"one optimiser step, suite {suite}, {reward}, {device}, {torch.get_num_threads()} threads", rows, FORMATS)
     if out:
         write_json(out, {"environment": environment(device), "suite": suite, "reward": reward, "methods": found})
-    return None
+    return 0
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from .cli import command, console
+from .cli import Claims, Params, Records, command, console
 from .findings.claims import judge, overview, read_claims
 from .findings.tables import open_results
 from .findings.texts import TEMPLATES, WRITTEN_ABOUT, Numbers, digest, environment, located, written_about
-from .records import write_json, write_text
+from .records import read_json, write_json, write_text
 
 MADE = "<!-- Made from {template} by python -m benchmark.docs: change the template, not this file. -->\n"
 
@@ -39,34 +39,32 @@ def pages(templates: Path, numbers: Numbers) -> dict[Path, str]:
 
 @command
 def main(
-    params: Annotated[Path, typer.Option(help="The profile: what the matrix should have.")] = Path("params.yaml"),
-    results: Annotated[Path, typer.Option(help="The folder with the records.")] = Path("results"),
-    claims: Annotated[Path, typer.Option(help="The claims and the rules that decide.")] = Path("claims.yaml"),
-    templates: Annotated[Path, typer.Option(help="The folder with the templates.")] = TEMPLATES,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; name the pages that are not current.")] = False,
+    params: Params = Path("params.yaml"),
+    results: Records = Path("results"),
+    claims: Claims = Path("claims.yaml"),
+    templates: Annotated[Path, Option(help="The folder with the templates.")] = TEMPLATES,
+    check: Annotated[bool, Option("--check", help="Write nothing; name the pages that are not current.")] = False,
     renew: Annotated[
-        bool, typer.Option("--written-about", help="First note that the texts are true of these records.")
+        bool, Option("--written-about", help="First note that the texts are true of the records.")
     ] = False,
 ) -> int:
     """Fill README.md and docs/ with the numbers of the first suite's records. The same records give the same bytes."""
     first, *_ = loaded = open_results(params, results)
     if renew:
-        write_json(templates / WRITTEN_ABOUT, {part.suite: digest(part) for part in loaded})
+        known = read_json(templates / WRITTEN_ABOUT) or {}
+        write_json(templates / WRITTEN_ABOUT, known | {part.suite: digest(part) for part in loaded})
     if not written_about(first, templates):
         console.print(f"The texts in {templates} were written about other records than those in {results}.")
         console.print("No page is made. Read the texts again, correct them, then add --written-about.")
         return int(check)
     verdicts = [judge(claim, first) for claim in read_claims(claims)]
     numbers = Numbers(first, verdicts, {"verdicts": overview(verdicts)})
-    stale = [
-        (path, text)
-        for path, text in pages(templates, numbers).items()
-        if not path.is_file() or path.read_text(encoding="utf-8") != text
-    ]
-    for path, text in stale:
+    made = pages(templates, numbers)
+    stale = [path for path in made if not path.is_file() or path.read_text(encoding="utf-8") != made[path]]
+    for path in stale:
         console.print(f"{path}: {'not current' if check else 'written'}")
         if not check:
-            write_text(path, text)
+            write_text(path, made[path])
     return int(check and bool(stale))
 
 

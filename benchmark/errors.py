@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class InputError(Exception):
@@ -16,3 +17,12 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(name.replace("-", "_"), valid, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return InputError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(valid)}")
+
+
+@contextlib.contextmanager
+def one_line(*kinds: type[Exception], prefix: str = "") -> Iterator[None]:
+    """Errors of these kinds inside are the user's: their message, after ``prefix``, as InputError."""
+    try:
+        yield
+    except kinds as error:
+        raise InputError(f"{prefix}{error}") from None

@@ -4,14 +4,14 @@
     python -m benchmark.gpu --dry-run          the same walk on this CPU, all models narrow, no connection allowed
     python -m benchmark.gpu --method draft_k --method "draft_k compile=true" --batch 4
 
-What does not fit into memory is recorded as that, and what does not fit into the time as not measured. Writes
-OUT/<device>.json; the same command again, with the same settings and versions, measures what that record lacks. What is
-measured, and how: ``benchmark.probes.gpu``.
+What does not fit into memory is recorded as that, and what does not fit into the time as not measured. The same command
+again, with the same settings and versions, measures what its record lacks. What is measured: ``benchmark.probes.gpu``.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import re
 import socket
 import tempfile
@@ -21,15 +21,15 @@ from typing import Annotated
 from unittest import mock
 
 import pandas as pd
-import typer
+from typer import Option
 
 import methods
 
-from .cli import command, console, show
+from .cli import Device, Overrides, RewardName, Variants, command, console, show
 from .config import check_device, resolve, split_variant
 from .errors import InputError
 from .probes.gpu import BATCHES, CHECKPOINTING, ROUNDS, Models, Record, matmul_rate, measure_all
-from .records import environment, write_json
+from .records import environment
 from .suites.sd15 import random_weights
 
 WHEELS = Path(__file__).parent / "probes/gpu_wheels.txt"
@@ -45,7 +45,7 @@ def print_needs() -> None:
             return "missing"
 
     lines = [line for line in WHEELS.read_text().splitlines() if line and not line.startswith("#")]
-    rows = pd.DataFrame([{"package": line, "here": version(line.partition("==")[0])} for line in lines])
+    rows = pd.DataFrame({"package": lines, "here": [version(line.partition("==")[0]) for line in lines]})
     show(f"packages ({WHEELS.name} says how to bring them)", rows, head=False)
 
 
@@ -66,22 +66,16 @@ def _refuse(self, address) -> None:
 
 @command
 def main(
-    method: Annotated[list[str] | None, typer.Option(help="Repeat for several, options after the name; all.")] = None,
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="Prompts a step; repeat for several; 1 to 16.")] = None,
-    reward: Annotated[str, typer.Option(help="As of benchmark.run.")] = "hps",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, as of benchmark.run.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
-    pixels: Annotated[int, typer.Option(min=64, help="A side of the images, a multiple of 64.")] = 512,
-    limit: Annotated[
-        float, typer.Option(help="Seconds, drawing the weights included; what they leave out is said.")
-    ] = 450.0,
-    narrow: Annotated[bool, typer.Option("--narrow", help="Narrow models: proves that it works, no result.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="--narrow on the CPU, 64 pixels, batch 1, no connection allowed.")
-    ] = False,
-    out: Annotated[
-        Path, typer.Option(help="The record goes to OUT/<device>.json, a part of it or a narrow one to another name.")
-    ] = Path("results/gpu"),
+    method: Variants = None,
+    batch: Annotated[list[int] | None, Option(min=1, help="Prompts a step; repeat for several; 1 to 16.")] = None,
+    reward: RewardName = "hps",
+    set_: Overrides = None,
+    device: Device = "cuda",
+    pixels: Annotated[int, Option(min=64, help="A side of the images, a multiple of 64.")] = 512,
+    limit: Annotated[float, Option(help="Seconds, with drawing the weights; what they leave out is said.")] = 450.0,
+    narrow: Annotated[bool, Option("--narrow", help="Narrow models: proves that it works, no result.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="--narrow on the CPU, 64 pixels, batch 1, no network.")] = False,
+    out: Annotated[Path, Option(help="To OUT/<device>.json, a part to another name.")] = Path("results/gpu"),
 ) -> None:
     """Measure steps at Stable Diffusion 1.5's shape on a GPU, with random weights. Every row is kept as it comes."""
     start = time.perf_counter()
@@ -94,12 +88,11 @@ def main(
     names = [name for name in methods.names() if ":" not in name]
     variants = method or [*names, *(v for v in CHECKPOINTING if v.split()[0] in names)]
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(socket.socket, "connect", _refuse):
-        configs = {}
-        for size in batch or BATCHES:
-            for variant in variants:
-                name, options = split_variant(variant)
-                given = [f"weights={folder}", "prompt_set=animals", f"batch={size}", *(set_ or []), *options]
-                configs[variant, size] = resolve("sd15", name, reward, 0, "1000000step", device, None, given)
+        configs, local = {}, [f"weights={folder}", "prompt_set=animals"]
+        for size, variant in itertools.product(batch or BATCHES, variants):
+            name, options = split_variant(variant)
+            given = [*local, f"batch={size}", *(set_ or []), *options]
+            configs[variant, size] = resolve("sd15", name, reward, 0, "1000000step", device, None, given)
         first = next(iter(configs.values()))
         wanted = [name for name in first.build_suite().reward_weights(reward) if name in random_weights.REWARDS]
         console.print("drawing random weights")
@@ -108,19 +101,13 @@ def main(
         rate = matmul_rate(device, models.suite.precision, 8192 if device.startswith("cuda") else 1024)
         about = {"environment": environment(device), "narrow": narrow, "pixels": pixels, "reward": reward}
         about |= {"precision": first.settings.precision, "rank": first.settings.rank, "settings": set_ or []}
-        record = Record(about | {"matmul_tflops": rate / 1e12})
         slug = re.sub(r"\W+", "-", about["environment"]["device"]).strip("-").lower()
         part = "-part" if method or batch or set_ else ""
-        path = out / f"{slug}{'-narrow' * narrow}{part}.json"
-        if not dry_run and record.resume(path):
+        path = None if dry_run else out / f"{slug}{'-narrow' * narrow}{part}.json"
+        record = Record(path, about | {"matmul_tflops": rate / 1e12})
+        if record.resume():
             console.print(f"going on from {path}, {len(record.rows)} rows")
-
-        def keep() -> None:
-            if not dry_run:
-                write_json(path, record.content())
-
-        measure_all(models, configs, record, start + limit, 1 if dry_run else ROUNDS, keep)
-        keep()
+        measure_all(models, configs, record, start + limit, 1 if dry_run else ROUNDS)
     print_rows(record)
     console.print("dry run: nothing was downloaded, nothing is written" if dry_run else f"written to {path}")
 

@@ -16,15 +16,14 @@ from typing import Annotated
 
 import pandas as pd
 import torch
-import typer
+from typer import Option
 
 from . import records
-from .cli import command, console, show
+from .cli import Device, Jobs, Overrides, RewardName, SuiteName, command, console, intervals, show
 from .config import resolve
 from .errors import InputError
 from .probes.gradients import groups, key, parse, probed, reference_checkpoints
 from .records.protocol import PROTOCOL_VERSION
-from .statistics import Interval
 from .training.workbench import Workbench
 
 
@@ -37,31 +36,28 @@ def checkpoints(text: str) -> list[int]:
 
 
 def print_rows(rows: pd.DataFrame, title: str) -> None:
-    ends = rows[["normalised_variance", "normalised_variance_low", "normalised_variance_high"]].itertuples(index=False)
     columns = {"method": "method", "progress": "from", "slot": "slot", "norm": "norm", "shown": "normalised variance"}
     columns |= {"variance_x_tflop": "x TFLOP", "from_method": "own", "from_noise": "noise", "from_prompts": "prompts"}
     columns |= {"cosine": "cosine", "cosine_of_means": "of means"}
-    shown = rows.assign(shown=[f"{Interval(*row):.3g}" for row in ends])[list(columns)].rename(columns=columns)
+    shown = rows.assign(shown=intervals(rows, "normalised_variance", ".3g"))[list(columns)].rename(columns=columns)
     formats = {"from": ".0%", "norm": ".3g", "cosine": "+.3f", "of means": "+.3f"}
     show(title, shown, formats | dict.fromkeys(("x TFLOP", "own", "noise", "prompts"), ".2f"))
 
 
 @command
 def main(
-    names: Annotated[
-        str, typer.Option("--methods", help="'all', or methods with options: 'shortft, draft_k k=5'.")
-    ] = "all",
-    reward: Annotated[str, typer.Option(help="As of benchmark.run; it must be differentiable.")] = "hps",
-    suite: Annotated[str, typer.Option(help="As of benchmark.run.")] = "mini",
-    batches: Annotated[int, typer.Option(min=3, help="Minibatches per method.")] = 128,
-    redraws: Annotated[int, typer.Option(min=0, help="Of these, how many also split the variance.")] = 32,
-    at: Annotated[str, typer.Option(help="Steps of the reference run at its checkpoints.")] = "20,100",
-    reference: Annotated[str, typer.Option(help="Method of the reference run, with one slot.")] = "draft",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of every run: batch=8.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Tables go to OUT/<suite>/gradients/<reward>.csv.")] = Path("runs"),
-    force: Annotated[bool, typer.Option("--force", help="Start anew.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Policies at a time, on a CPU; the cores are shared.")] = 1,
+    names: Annotated[str, Option("--methods", help="'all', or with options: 'shortft, draft_k k=5'.")] = "all",
+    reward: RewardName = "hps",
+    suite: SuiteName = "mini",
+    batches: Annotated[int, Option(min=3, help="Minibatches per method.")] = 128,
+    redraws: Annotated[int, Option(min=0, help="Of these, how many also split the variance.")] = 32,
+    at: Annotated[str, Option(help="Steps of the reference run at its checkpoints.")] = "20,100",
+    reference: Annotated[str, Option(help="Method of the reference run, with one slot.")] = "draft",
+    set_: Overrides = None,
+    device: Device = "cpu",
+    out: Annotated[Path, Option(help="Tables go to OUT/<suite>/gradients/<reward>.csv.")] = Path("runs"),
+    force: Annotated[bool, Option("--force", help="Start anew.")] = False,
+    jobs: Jobs = 1,
 ) -> None:
     """Measure variance, bias and cost of gradient estimates. Interrupted, the same command goes on."""
     steps, variants = checkpoints(at), parse(names, suite, reward, device)
@@ -92,7 +88,7 @@ def main(
             made = [future.result() for future in [pool.submit(probed, *task) for task in tasks]]
     frame = pd.DataFrame([row for part in made for row in part])
     table = out / suite / "gradients" / f"{records.file_name(base.reward)}.csv"
-    records.write_text(table, frame.to_csv(index=False, float_format="%.6g"))
+    records.write_table(table, frame)
     about = {"protocol": PROTOCOL_VERSION, "weights": chosen.fingerprint(True), "random_weights": chosen.random_weights}
     about |= {"batches": batches, "redraws": redraws, "reference": base.model_dump(mode="json")}
     records.write_json(table.with_suffix(".json"), about | records.environment(device))

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
-import typer
+from typer import Option
 
 from . import suites
-from .cli import command, console
+from .cli import Params, RewardName, SuiteName, command, console
 from .records import SLOTS_FILE, artifacts, file_name, read_json, write_text
 from .records.profile import Profile
 from .records.results import Results
@@ -33,12 +33,12 @@ def card(variant: str, run: pd.Series, target: Path, several: bool, params: Path
     environment = read_json(Path(run.folder) / "environment.json") or {}
     settings = config.get("config", {})
     load = (SLOTS if several else ONE_SLOT).format(folder=target.as_posix())
-    changes = {f"target reward ({run.reward})": (run.reward_before, run.reward_after)}
-    changes |= {"oracle of truth": (run.oracle_before, run.oracle_after)}
-    changes |= {"diversity": (run.diversity_before, run.diversity_after)}
+    changes = [(f"target reward ({run.reward})", run.reward_before, run.reward_after)]
+    changes += [("oracle of truth", run.oracle_before, run.oracle_after)]
+    changes += [("diversity", run.diversity_before, run.diversity_after)]
     held_out = [name for name in run.index if name.startswith("heldout.") and name.endswith(".after")]
-    changes |= {f"{n[8:-6]} (not trained)": (run[f"{n[:-6]}.before"], run[n]) for n in held_out if pd.notna(run[n])}
-    table = "\n".join(f"| {name} | {a:.4f} | {b:.4f} | {b - a:+.4f} |" for name, (a, b) in changes.items())
+    changes += [(f"{n[8:-6]} (not trained)", run[f"{n[:-6]}.before"], run[n]) for n in held_out if pd.notna(run[n])]
+    table = "\n".join(f"| {name} | {a:.4f} | {b:.4f} | {b - a:+.4f} |" for name, a, b in changes)
     options = json.dumps(settings.get("options", {}) | settings.get("settings", {}), sort_keys=True)
     command = (
         f"python -m benchmark.run --params {params} --suite {run.suite} --method {variant} "
@@ -71,16 +71,15 @@ pipeline = StableDiffusionPipeline.from_pretrained("{suites.kind(run.suite).pipe
 
 @command
 def main(
-    params: Annotated[Path, typer.Option(help="The profile.")] = Path("params.yaml"),
-    results: Annotated[Path, typer.Option(help="The folder with the records and, beside them, the LoRAs.")] = Path(
-        "results"
-    ),
-    suite: Annotated[str, typer.Option(help="As of benchmark.run.")] = "mini",
-    reward: Annotated[str, typer.Option(help="As of benchmark.run.")] = "hps",
-    seed: Annotated[int, typer.Option(help="Which runs.")] = 0,
+    params: Params = Path("params.yaml"),
+    results: Annotated[Path, Option(help="The folder with the records and, beside them, the LoRAs.")] = Path("results"),
+    suite: SuiteName = "mini",
+    reward: RewardName = "hps",
+    seed: Annotated[int, Option(help="Which runs.")] = 0,
 ) -> int:
     """Collect the LoRAs of every variant on a reward, each with its card."""
     loaded, made = Results.read(results, Profile.read(params), suite), 0
+    collected = results / "loras" / suite / file_name(reward)
     for variant in loaded.variants():
         runs = loaded.of(variant, reward)
         for _, run in runs[runs.seed == seed].iterrows() if len(runs) else ():
@@ -88,12 +87,12 @@ def main(
             if not source.is_dir():
                 console.print(f"{variant}: no LoRA in {source}; it lies on the machine that ran it")
                 continue
-            target = results / "loras" / suite / file_name(reward) / variant
+            target = collected / variant
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(source, target)
             write_text(target / "README.md", card(variant, run, target, (source / SLOTS_FILE).exists(), params))
             made += 1
-    console.print(f"{made} LoRAs with cards in {results / 'loras' / suite / file_name(reward)}")
+    console.print(f"{made} LoRAs with cards in {collected}")
     return 0 if made else 1
 
 

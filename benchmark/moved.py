@@ -17,14 +17,15 @@ MOVED = {
 }
 
 
+MOVED = {f"{__package__}.{old}": f"{__package__}.{new}" for old, new in MOVED.items()}
+
+
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path=None, target=None):
-        package, _, module = name.rpartition(".")
-        known = package == __package__ and module in MOVED
-        return importlib.machinery.ModuleSpec(name, self) if known else None
+        return importlib.machinery.ModuleSpec(name, self) if name in MOVED else None
 
     def create_module(self, spec):
-        module = importlib.import_module(f"{__package__}.{MOVED[spec.name.rpartition('.')[2]]}")
+        module = importlib.import_module(MOVED[spec.name])
         self._own = module.__spec__
         return module
 
@@ -33,8 +34,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def get_code(self, name):
         """What ``python -m`` runs."""
-        new = f"{__package__}.{MOVED[name.rpartition('.')[2]]}"
-        return compile(f"raise SystemExit('{name} is now {new}: python -m {new} --help')", name, "exec")
+        return compile(f"raise SystemExit('{name} is now {MOVED[name]}: python -m {MOVED[name]} --help')", name, "exec")
 
 
 sys.meta_path.append(_Finder())

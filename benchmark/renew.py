@@ -16,11 +16,11 @@ from typing import Annotated
 
 import numpy as np
 import pandas as pd
-import typer
 from rich.progress import track
+from typer import Option
 
 from . import records
-from .cli import command, console
+from .cli import Params, Records, RewardNames, SuiteName, command, console
 from .config import RunConfig, resolve_cell
 from .diffusion import sampler_plan
 from .errors import InputError
@@ -54,7 +54,7 @@ def replay(config: RunConfig, folder: Path, steps: int, images: int = 16) -> tup
     rewards = [name for name in before.columns[2:-1] if name != "oracle"]
     base = sampler_plan(bench.executor.timesteps, lambda t: ())
     with bench.executor.ledger.paused():
-        _, found = score(bench.executor, base, bench.suite, rewards, texts)
+        _, found = score(bench, base, rewards, texts)
     rows = [row for row, _ in zip(trainer.steps(), range(min(steps, len(log))), strict=False)]
     again, log = pd.DataFrame(rows), log[: len(rows)]
     same = (again[COUNTS].to_numpy() == log[COUNTS].to_numpy()).all()
@@ -84,19 +84,18 @@ def renew_evidence(path: Path, profile: Profile, suite: str, reward: str, varian
         if row["variant"] == variant and old == fingerprint(config, **earlier):
             evidence.rows[old] = row | {"fingerprint": fingerprint(config)}
             count += 1
-    table = pd.DataFrame(list(evidence.rows.values()))
     if count:
-        records.write_text(path, table.to_csv(index=False, float_format="%.6g"))
+        records.write_table(path, pd.DataFrame(list(evidence.rows.values())))
     return count
 
 
 @command
 def main(
-    params: Annotated[Path, typer.Option(help="The profile that the records are cells of.")] = Path("params.yaml"),
-    suite: Annotated[str, typer.Option(help="As of benchmark.run.")] = "mini",
-    reward: Annotated[list[str] | None, typer.Option(help="Repeat for several; all of the profile.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of a run that are taken again.")] = 2,
-    out: Annotated[Path, typer.Option(help="The folder with the records.")] = Path("results"),
+    params: Params = Path("params.yaml"),
+    suite: SuiteName = "mini",
+    reward: RewardNames = None,
+    steps: Annotated[int, Option(min=1, help="Steps of a run that are taken again.")] = 2,
+    out: Records = Path("results"),
 ) -> int:
     """Prove that today's code gives the recorded numbers, and let the records say so."""
     profile, failed = Profile.read(params), []
@@ -120,7 +119,7 @@ def main(
             row |= {"runs": len(runs), "tries": tries, "method_before": record["method"], "method": now["method"]}
             rows.append(row | {"weights_before": record["weights"], "weights": now["weights"]})
             whole = pd.concat([earlier_rows, pd.DataFrame(rows)])
-            records.write_text(table, whole.to_csv(index=False, float_format="%.3g"))
+            records.write_table(table, whole, "%.3g")
         console.print(f"{name}: renewed {sum(row['runs'] for row in rows)} runs of {len(rows)} rows")
     for line in failed:
         console.print(line)

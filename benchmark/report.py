@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from .cli import command
-from .errors import InputError
+from .cli import Claims, Params, Records, command
+from .errors import one_line
 from .findings.claims import read_claims
 from .findings.report.page import page
 from .findings.tables import open_results
@@ -17,11 +17,11 @@ from .records import write_text
 
 @command
 def main(
-    params: Annotated[Path, typer.Option(help="The profile: what the matrix should have.")] = Path("params.yaml"),
-    results: Annotated[Path, typer.Option(help="Folder of the records, one folder per suite in it.")] = Path("results"),
-    claims: Annotated[Path, typer.Option(help="The claims and the rules that decide.")] = Path("claims.yaml"),
-    figures: Annotated[Path, typer.Option(help="Figures to embed, SVG before PNG; may lack.")] = Path("docs/figures"),
-    out: Annotated[Path, typer.Option(help="The page; its links are relative to it.")] = Path("results/report.html"),
+    params: Params = Path("params.yaml"),
+    results: Records = Path("results"),
+    claims: Claims = Path("claims.yaml"),
+    figures: Annotated[Path, Option(help="Figures to embed, SVG before PNG; may lack.")] = Path("docs/figures"),
+    out: Annotated[Path, Option(help="The page; its links are relative to it.")] = Path("results/report.html"),
 ) -> None:
     """Make one HTML file of the records, to be opened in any browser, without a network.
 
@@ -33,11 +33,9 @@ def main(
     figures. Exit status: 0 done, 2 wrong input.
     """
     loaded, stated = open_results(params, results), read_claims(claims)
-    try:
+    with one_line(OSError):
         text = page(loaded, stated, figures, out)
         write_text(out, text)
-    except OSError as error:
-        raise InputError(str(error)) from None
     print(f"written to {out} ({len(text.encode()) / 1e6:.1f} MB)")
 
 

@@ -16,17 +16,17 @@ from typing import Annotated
 
 import pandas as pd
 import torch
-import typer
 from diffusers import DDIMScheduler
 from rich.markup import escape
+from typer import Option
 
 import methods
 
 from . import records, suites
-from .cli import command, console, show
+from .cli import Budgets, Device, Overrides, RewardName, SuiteName, command, console, show
 from .config import RunConfig, check_device, read_prompts, resolve, resolve_cell
 from .diffusion import describe
-from .errors import InputError
+from .errors import InputError, one_line
 from .records.profile import Profile
 from .rewards import PIXEL_REWARDS
 from .suites import Suite
@@ -34,24 +34,32 @@ from .training.cell import Cell
 from .training.identity import finished, identity
 
 
-def check_plan(config: RunConfig, timesteps: list[int]) -> None:
-    """Refuse options that only together, or only with this chain, make no sense."""
-    method = config.build_method()
-    if isinstance(method, methods.DirectReward):
-        try:
-            method.plan(timesteps, torch.Generator().manual_seed(0), 0.0)
-        except ValueError as error:
-            raise InputError(f"--set, {config.method}: {error}") from None
+def check(config: RunConfig, track: str | None) -> Suite:
+    """Refuse what is not there or makes no sense, before anything is loaded; the suite."""
+    check_device(config.device)
+    if config.prompts is not None:
+        read_prompts(Path(config.prompts))
+    if track not in (None, "tensorboard", "wandb", "dvclive"):
+        raise InputError(f"unknown tracker {track!r}; expected tensorboard, wandb or dvclive")
+    if track and find_spec(track) is None:
+        raise InputError(f"--track {track}: the package {track} is not installed; pip install {track}")
+    suite, method = config.build_suite(), config.build_method()
+    suite.check(config.reward, method.needs_shortcut)
+    if isinstance(method, methods.DirectReward):  # options that only together, or only with this chain, are wrong
+        with one_line(ValueError, prefix=f"--set, {config.method}: "):
+            method.plan(training_timesteps(suite, config), torch.Generator().manual_seed(0), 0.0)
+    return suite
 
 
 def check_writable(folder: Path) -> None:
     try:
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+        problem = "" if writable else f"no permission in {existing}"
     except OSError as error:
-        raise InputError(f"results folder {folder} cannot be written: {error.strerror}; choose --out DIR") from None
-    if not writable:
-        raise InputError(f"results folder {folder} cannot be written: no permission in {existing}; choose --out DIR")
+        problem = error.strerror
+    if problem:
+        raise InputError(f"results folder {folder} cannot be written: {problem}; choose --out DIR")
 
 
 def check_folder(folder: Path, checkpoint: Path, now: dict, device: str) -> None:
@@ -64,35 +72,31 @@ def check_folder(folder: Path, checkpoint: Path, now: dict, device: str) -> None
         there = torch.load(checkpoint, weights_only=True)["identity"]
     if there is None:
         return
-    anew = "start anew with --force, or choose --out DIR"
-    for part, value in now.items():
-        if there.get(part) == value:
-            continue
-        change = ""
-        if part == "config":
-            flat_there, flat_now = (pd.json_normalize(c).iloc[0].to_dict() for c in (there.get(part) or {}, value))
-            names = [n for n in flat_now if str(flat_there.get(n)) != str(flat_now[n])]
-            change = ": " + ", ".join(f"{n} was {flat_there.get(n)}, is {flat_now[n]}" for n in names)
-        raise InputError(f"{folder} was made by other {part}{change}; {anew}")
+    anew, change = "start anew with --force, or choose --out DIR", ""
+    other = next((part for part in now if there.get(part) != now[part]), None)
+    if other == "config":
+        was, new = (pd.json_normalize(c).iloc[0].to_dict() for c in (there.get(other) or {}, now[other]))
+        names = [name for name in new if str(was.get(name)) != str(new[name])]
+        change = ": " + ", ".join(f"{name} was {was.get(name)}, is {new[name]}" for name in names)
+    if other:
+        raise InputError(f"{folder} was made by other {other}{change}; {anew}")
     before = records.read_json(folder / "environment.json")
-    if before and checkpoint.exists():
-        current = records.environment(device)
-        for what in ("device", "threads"):
-            if before.get(what) != current[what]:
-                raise InputError(f"{folder} was begun with {what} {before.get(what)}, not {current[what]}; {anew}")
+    current = records.environment(device) if before and checkpoint.exists() else {}
+    for what in ("device", "threads") if current else ():
+        if before.get(what) != current[what]:
+            raise InputError(f"{folder} was begun with {what} {before.get(what)}, not {current[what]}; {anew}")
 
 
 def headline(config: RunConfig, suite: Suite) -> str:
     """What runs here, and how the same is run on Stable Diffusion."""
-    meaning = suite.learned_rewards.get(config.reward)
     line = f"Suite {suite.title}."
-    if meaning:
-        line += f" '{config.reward}' here is {meaning}."
+    if config.reward in suite.learned_rewards:
+        line += f" '{config.reward}' here is {suite.learned_rewards[config.reward]}."
     if suite.random_weights:
         line += " Some of its weights are random: its numbers mean nothing, and tables leave it out."
     if config.suite == "mini":
-        command = f"python -m benchmark.run --suite sd15 --method {config.method} --reward '{config.reward}'"
-        line += f" Stable Diffusion 1.5: {command}."
+        line += " Stable Diffusion 1.5: "
+        line += f"python -m benchmark.run --suite sd15 --method {config.method} --reward '{config.reward}'."
     return line
 
 
@@ -113,12 +117,9 @@ def print_list() -> None:
 def print_method(name: str, cls: type[methods.Method]) -> None:
     """What a method is, from its file, and its options."""
     console.print((inspect.getmodule(cls).__doc__ or cls.__doc__ or "").strip(), markup=False)
-    about = "what it is [where the default comes from]"
-    rows = [
-        {"name": option, "default": str(field.default), about: escape(field.description or "")}
-        for option, field in cls.model_fields.items()
-    ]
-    show(f"Options of {name}: --set name=value", pd.DataFrame(rows, columns=["name", "default", about]))
+    rows = [(option, str(f.default), escape(f.description or "")) for option, f in cls.model_fields.items()]
+    columns = ["name", "default", "what it is [where the default comes from]"]
+    show(f"Options of {name}: --set name=value", pd.DataFrame(rows, columns=columns))
 
 
 def print_dry_run(config: RunConfig, folder: Path, timesteps: list[int]) -> None:
@@ -163,45 +164,24 @@ def print_summary(summary: records.Summary, folder: Path, artifacts: Path) -> No
 
 @command
 def main(
-    method: Annotated[
-        str, typer.Option(help="Which method: --list names them; or your own, as package.module:Class.")
-    ] = "shortft",
-    reward: Annotated[str, typer.Option(help="A reward, or a sum such as '10*pickscore + 2*hps'.")] = "hps",
-    suite: Annotated[str, typer.Option(help="Base model, rewards and prompts; --list names them.")] = "mini",
-    model: Annotated[
-        str | None, typer.Option(help="Base model of the suite, where it lets you choose: a diffusers folder.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of LoRA, prompts, noise and the method's randomness.")] = 0,
-    budget: Annotated[
-        str | None, typer.Option(help="5TFLOP, 120s, 2000img or 40step; the suite's standard budget by default.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="name=value: a setting of the run or an option of the method.")
-    ] = None,
-    prompts: Annotated[
-        str | None, typer.Option(help="Text file of training prompts, one per line, instead of the suite's.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Where runs go: OUT/suite/reward/method/seed-N.")] = Path("runs"),
-    track: Annotated[
-        str | None, typer.Option(help="Also log to a tracker of accelerate: tensorboard, wandb, dvclive.")
-    ] = None,
-    checkpoint_seconds: Annotated[
-        float, typer.Option(help="Seconds of training between checkpoints; changes no result.")
-    ] = 20.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved run and its plan, and stop.")] = False,
-    help_method: Annotated[
-        bool, typer.Option("--help-method", help="Explain --method and its options, and stop.")
-    ] = False,
-    list_: Annotated[bool, typer.Option("--list", help="List methods, rewards and suites, and stop.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Start anew, whatever the folder holds.")] = False,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Start anew where the folder holds another run; resume this one.")
-    ] = False,
-    params: Annotated[
-        Path | None,
-        typer.Option(help="A profile (params.yaml): --method may be one of its variants; its budget and tuned rate."),
-    ] = None,
+    method: Annotated[str, Option(help="--list names them; or your own, as package.module:Class.")] = "shortft",
+    reward: RewardName = "hps",
+    suite: SuiteName = "mini",
+    model: Annotated[str | None, Option(help="A diffusers folder as base model, where the suite lets you.")] = None,
+    seed: Annotated[int, Option(help="Seed of LoRA, prompts, noise and the method's randomness.")] = 0,
+    budget: Budgets = None,
+    set_: Overrides = None,
+    prompts: Annotated[str | None, Option(help="Text file of training prompts, one per line.")] = None,
+    device: Device = "cpu",
+    out: Annotated[Path, Option(help="Where runs go: OUT/suite/reward/method/seed-N.")] = Path("runs"),
+    track: Annotated[str | None, Option(help="Also log to a tracker: tensorboard, wandb or dvclive.")] = None,
+    checkpoint_seconds: Annotated[float, Option(help="Training between checkpoints; changes no result.")] = 20.0,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the resolved run and its plan, and stop.")] = False,
+    help_method: Annotated[bool, Option("--help-method", help="Explain --method and its options, and stop.")] = False,
+    list_: Annotated[bool, Option("--list", help="List methods, rewards and suites, and stop.")] = False,
+    force: Annotated[bool, Option("--force", help="Start anew, whatever the folder holds.")] = False,
+    replace: Annotated[bool, Option("--replace", help="Start anew where the folder holds another run.")] = False,
+    params: Annotated[Path | None, Option(help="A profile: --method may be its variant; its budget and rate.")] = None,
 ) -> int:
     """Tune a text-to-image diffusion model towards a reward, and measure it on held-out prompts.
 
@@ -210,10 +190,10 @@ def main(
     if list_:
         print_list()
         return 0
-    folder = None
     set_ = [*(set_ or []), *([f"model={model}"] if model else [])]
     if params is None:
         config = resolve(suite, method, reward, seed, budget, device, prompts, set_)
+        folder = config.folder(out)
     elif budget or prompts or set_:
         raise InputError("--params decides budget, prompts and settings; leave out --budget, --prompts, --model, --set")
     else:
@@ -221,37 +201,13 @@ def main(
     if help_method:
         print_method(config.method, methods.find(config.method))
         return 0
-    return launch(config, out, track, checkpoint_seconds, dry_run, force, replace, folder)
-
-
-def launch(
-    config: RunConfig,
-    out: Path,
-    track: str | None = None,
-    checkpoint_seconds: float = 20.0,
-    dry_run: bool = False,
-    force: bool = False,
-    replace: bool = False,
-    folder: Path | None = None,
-) -> int:
-    """Check, then run, resume or show a configuration; the exit code."""
-    check_device(config.device)
-    if config.prompts is not None:
-        read_prompts(Path(config.prompts))
-    if track not in (None, "tensorboard", "wandb", "dvclive"):
-        raise InputError(f"unknown tracker {track!r}; expected tensorboard, wandb or dvclive")
-    if track and find_spec(track) is None:
-        raise InputError(f"--track {track}: the package {track} is not installed; pip install {track}")
-    chosen = config.build_suite()
-    chosen.check(config.reward, config.build_method().needs_shortcut)
-    check_plan(config, training_timesteps(chosen, config))
-    folder = folder or config.folder(out)
-    beside = records.artifacts(out, folder)
+    chosen = check(config, track)
     if dry_run:
         console.print(headline(config, chosen))
         print_dry_run(config, folder, training_timesteps(chosen, config))
         return 0
     check_writable(folder)
+    beside = records.artifacts(out, folder)
     if force:
         records.clear(folder, beside)
     console.print(headline(config, chosen))
@@ -266,7 +222,11 @@ def launch(
         if not replace:
             raise
         records.clear(folder, beside)
-    cell = Cell(config, folder, out, console, track, checkpoint_seconds)
+    return train(Cell(config, folder, out, console, track, checkpoint_seconds))
+
+
+def train(cell: Cell) -> int:
+    """Run a cell; a first signal ends it after a step, a second one at once. The exit code."""
 
     def stop(signum, frame):
         if cell.stop:
@@ -274,23 +234,24 @@ def launch(
         cell.stop = True
         console.print("stopping after this step; once more stops at once")
 
-    previous = [signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)]
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         summary = cell()
     except KeyboardInterrupt:
-        console.print(f"interrupted; the same command goes on from the last checkpoint in {beside}")
+        console.print(f"interrupted; the same command goes on from the last checkpoint in {cell.artifacts}")
         return 130
     except Exception as error:
         line = str(error).partition("\n")[0]
-        print(f"error: the run failed ({type(error).__name__}: {line}); see {beside}/error.txt", file=sys.stderr)
+        print(
+            f"error: the run failed ({type(error).__name__}: {line}); see {cell.artifacts}/error.txt", file=sys.stderr
+        )
         return 1
     finally:
-        for s, handler in zip((signal.SIGINT, signal.SIGTERM), previous, strict=True):
-            signal.signal(s, handler)
-    if summary is None:  # not the main process
-        return 0
-    print_summary(summary, folder, beside)
-    if summary.status == "interrupted":
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if summary:  # the main process has one
+        print_summary(summary, cell.folder, cell.artifacts)
+    if summary and summary.status == "interrupted":
         console.print("the same command goes on from here")
         return 130
     return 0

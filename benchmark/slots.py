@@ -34,9 +34,8 @@ def attach_slots(pipeline: StableDiffusionPipeline, folder: str | Path) -> Remov
         nonlocal active
         t = int(args[1])
         if t not in slots_at:
-            raise ValueError(
-                f"the LoRA's chain has no timestep {t}: sample with {len(slots_at)} steps, as it was trained"
-            )
+            chain = f"{len(slots_at)} steps, as it was trained"
+            raise ValueError(f"the LoRA's chain has no timestep {t}: sample with {chain}")
         if slots_at[t] == active:
             return
         active = slots_at[t]

@@ -12,6 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+CONFIDENCE, RESAMPLES = 0.95, 2000  # of all intervals, and of all bootstraps
+ENDS = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+
 
 class Interval(NamedTuple):
     """An estimate and the ends of its confidence interval."""
@@ -78,7 +81,7 @@ def iqm(scores: np.ndarray) -> float:
     return float(stats.trim_mean(np.asarray(scores, float), 0.25, axis=None))
 
 
-def crossed_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval:
+def crossed_interval(scores: np.ndarray) -> Interval:
     """Mean of scores (seeds, prompts) for new seeds *and* new prompts, every seed having run on the same prompts.
 
     Give paired differences of two methods for the interval of their difference. Two-way random effects: with MS_s,
@@ -96,7 +99,7 @@ def crossed_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval:
     seeds, prompts = scores.shape
     mean = scores.mean()
     if 1 in scores.shape:
-        half = stats.t.ppf((1 + confidence) / 2, scores.size - 1) * scores.std(ddof=1) / np.sqrt(scores.size)
+        half = stats.t.ppf(ENDS[1], scores.size - 1) * scores.std(ddof=1) / np.sqrt(scores.size)
         return Interval(float(mean), float(mean - half), float(mean + half))
     by_seed, by_prompt = scores.mean(1, keepdims=True), scores.mean(0, keepdims=True)
     rest = scores - by_seed - by_prompt + mean
@@ -107,27 +110,31 @@ def crossed_interval(scores: np.ndarray, confidence: float = 0.95) -> Interval:
     if total <= 0:
         return Interval(float(mean), float(mean), float(mean))
     degrees = max(total**2 / (squares**2 / freedom).sum(), freedom[:2].min())
-    half = stats.t.ppf((1 + confidence) / 2, degrees) * np.sqrt(total / scores.size)
+    half = stats.t.ppf(ENDS[1], degrees) * np.sqrt(total / scores.size)
     return Interval(float(mean), float(mean - half), float(mean + half))
 
 
-def stratified_bootstrap(
-    tasks: list[np.ndarray],
-    statistic: Callable[[list[np.ndarray]], np.ndarray],
-    resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Interval:
+def stratified_bootstrap(tasks: list[np.ndarray], statistic: Callable[[list[np.ndarray]], np.ndarray]) -> Interval:
     """Percentile interval of a statistic pooled over tasks (seeds,); seeds are resampled within each task.
 
     statistic: of tasks (..., seeds), all resamples at once, gives (...).
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     tasks = [np.asarray(task, float) for task in tasks]
-    drawn = [[rng.integers(len(task), size=len(task)) for task in tasks] for _ in range(resamples)]
+    drawn = [[rng.integers(len(task), size=len(task)) for task in tasks] for _ in range(RESAMPLES)]
     resampled = [task[np.array(indices)] for task, indices in zip(tasks, zip(*drawn, strict=True), strict=True)]
-    low, high = np.quantile(statistic(resampled), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(statistic(tasks)), float(low), float(high))
+    return percentile_interval(statistic(tasks), statistic(resampled))
+
+
+def percentile_interval(value: float, drawn: np.ndarray, method: str = "linear") -> Interval:
+    """An estimate, with an interval from those of the resamples (R,)."""
+    low, high = np.quantile(drawn, ENDS, method=method)
+    return Interval(float(value), float(low), float(high))
+
+
+def resampled_counts(count: int) -> np.ndarray:
+    """How often each of N independent values is in each resample, (R, N)."""
+    return np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
 
 
 def geometric_mean(tasks: list[np.ndarray]) -> Interval:
@@ -136,33 +143,28 @@ def geometric_mean(tasks: list[np.ndarray]) -> Interval:
     A single value has no interval: its ends are NaN.
     """
     logs = [np.log(np.asarray(task, float)) for task in tasks]
-    value, low, high = np.exp(stratified_bootstrap(logs, lambda tasks: np.mean([task.mean(-1) for task in tasks], 0)))
-    known = sum(map(len, logs)) > 1
-    return Interval(float(value), float(low) if known else np.nan, float(high) if known else np.nan)
+    value, *ends = np.exp(stratified_bootstrap(logs, lambda tasks: np.mean([task.mean(-1) for task in tasks], 0)))
+    low, high = ends if sum(map(len, logs)) > 1 else (np.nan, np.nan)
+    return Interval(float(value), float(low), float(high))
 
 
-def bootstrap_mean(values: np.ndarray, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
+def bootstrap_mean(values: np.ndarray) -> Interval:
     """Percentile interval of the mean of many independent values (N,); NaNs are left out."""
     values = np.asarray(values, float)
     values = values[~np.isnan(values)]
     if not len(values):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    counts = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), resamples)
-    low, high = np.quantile(counts @ values / len(values), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(values.mean()), float(low), float(high))
+        return Interval(np.nan, np.nan, np.nan)
+    return percentile_interval(values.mean(), resampled_counts(len(values)) @ values / len(values))
 
 
-def bootstrap_ratio(
-    over: np.ndarray, under: np.ndarray, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> Interval:
+def bootstrap_ratio(over: np.ndarray, under: np.ndarray) -> Interval:
     """Percentile interval of mean(over) / mean(under) of many independent pairs (N,)."""
     over, under = np.asarray(over, float), np.asarray(under, float)
-    counts = np.random.default_rng(seed).multinomial(len(over), np.full(len(over), 1 / len(over)), resamples)
-    low, high = np.quantile((counts @ over) / (counts @ under), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(over.mean() / under.mean()), float(low), float(high))
+    counts = resampled_counts(len(over))
+    return percentile_interval(over.mean() / under.mean(), (counts @ over) / (counts @ under))
 
 
-def normalised_variance(gram: np.ndarray, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
+def normalised_variance(gram: np.ndarray) -> Interval:
     """tr Cov / |mu|^2 of independent vectors, from their dot products (N, N); a percentile interval over the vectors.
 
     |mu|^2 is the mean over pairs of different vectors, which is unbiased. Where it is not positive, the mean cannot be
@@ -178,9 +180,8 @@ def normalised_variance(gram: np.ndarray, resamples: int = 2000, confidence: flo
         variance = weights @ np.diag(gram) / count - square
         return np.where(square > 0, variance / np.where(square > 0, square, 1), np.inf)
 
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples).astype(float)
-    low, high = np.quantile(ratio(drawn), [(1 - confidence) / 2, (1 + confidence) / 2], method="inverted_cdf")
-    return Interval(float(ratio(np.ones((1, count)))[0]), float(low), float(high))
+    drawn = ratio(resampled_counts(count).astype(float))
+    return percentile_interval(ratio(np.ones((1, count)))[0], drawn, "inverted_cdf")
 
 
 def improvement(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
@@ -189,16 +190,14 @@ def improvement(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return (gap > 0).mean((-2, -1)) + (gap == 0).mean((-2, -1)) / 2
 
 
-def probability_of_improvement(
-    ours: list[np.ndarray], theirs: list[np.ndarray], resamples: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> Interval:
+def probability_of_improvement(ours: list[np.ndarray], theirs: list[np.ndarray]) -> Interval:
     """Mean of ``improvement`` over tasks (a list of (seeds,) arrays each), with a stratified bootstrap interval."""
     count = len(ours)
 
     def mean(tasks: list[np.ndarray]) -> np.ndarray:
         return np.mean([improvement(a, b) for a, b in zip(tasks[:count], tasks[count:], strict=True)], 0)
 
-    return stratified_bootstrap([*ours, *theirs], mean, resamples, confidence, seed)
+    return stratified_bootstrap([*ours, *theirs], mean)
 
 
 def time_to_target(costs: np.ndarray, scores: np.ndarray, target: float) -> Reached:

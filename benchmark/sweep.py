@@ -16,20 +16,21 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
-import typer
+from typer import Option
 
 import methods
 
-from .cli import command, console, show
+from .cli import Budgets, Device, Jobs, Overrides, SuiteName, Variants, command, console, intervals, show
 from .config import resolve, resolve_cell, split_variant
 from .errors import InputError
-from .records import Summary, write_text
+from .records import Summary, write_table
 from .records.profile import Profile
 from .records.reader import paired_scores
-from .statistics import Interval, crossed_interval
+from .statistics import crossed_interval
 from .training.jobs import Job, run_jobs
+
+MEANS = ["steps", "seconds", "operations", "denoiser_forwards", "denoiser_backwards"]
 
 
 def table_of(jobs: list[Job]) -> pd.DataFrame:
@@ -44,30 +45,22 @@ def table_of(jobs: list[Job]) -> pd.DataFrame:
             groups.setdefault((job.variant, job.config.reward, job.point), []).append((job, summary))
     rows = []
     for (variant, reward, point), runs in groups.items():
-        folders, split = [str(job.where) for job, _ in runs], runs[0][0].config.settings.split
-        diverged = sum(summary.status == "diverged" for _, summary in runs)
+        folders, settings = [str(job.where) for job, _ in runs], runs[0][0].config.settings
+        found = pd.DataFrame([summary.model_dump() for _, summary in runs])
         row = {"method": variant, "reward": reward, "setting": point, "seeds": len(runs)}
-        row |= {"learning_rate": runs[0][0].config.settings.learning_rate, "diverged": diverged}
-        columns = {"change": reward} | ({"oracle": "oracle"} if runs[0][1].oracle_after is not None else {})
-        for name, column in columns.items():
-            row |= crossed_interval(paired_scores(folders, column, split)).row(name)
-        row["diversity"] = np.mean([summary.diversity_after - summary.diversity_before for _, summary in runs])
-        for name in ("steps", "seconds", "operations", "denoiser_forwards", "denoiser_backwards"):
-            row[name] = np.mean([getattr(summary, name) for _, summary in runs])
-        rows.append(row)
+        row |= {"learning_rate": settings.learning_rate, "diverged": (found.status == "diverged").sum()}
+        for name, column in {"change": reward, "oracle": "oracle"}.items():
+            if name == "change" or found.oracle_after.notna()[0]:
+                row |= crossed_interval(paired_scores(folders, column, settings.split)).row(name)
+        row |= {"diversity": (found.diversity_after - found.diversity_before).mean()}
+        rows.append(row | found[MEANS].mean().to_dict())
     return pd.DataFrame(rows)
 
 
 def print_table(jobs: list[Job]) -> pd.DataFrame:
     """The table of the jobs, printed; also what is missing."""
     frame = table_of(jobs)
-    texts = {
-        name: [
-            f"{Interval(*ends):+.3f}" for ends in frame[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
-        ]
-        for name in ("change", "oracle")
-        if name in frame
-    }
+    texts = {name: intervals(frame, name, "+.3f") for name in ("change", "oracle") if name in frame}
     columns = ["method", "reward", "setting", "seeds", *texts, "diversity", "steps", "seconds"]
     formats = {"diversity": "+.3f", "steps": ".0f", "seconds": ".0f"}
     show("change on held-out prompts [95% interval]", pd.DataFrame(frame.assign(**texts), columns=columns), formats)
@@ -77,32 +70,14 @@ def print_table(jobs: list[Job]) -> pd.DataFrame:
     return frame
 
 
-def product(
-    method: list[str],
-    reward: list[str],
-    suite: str,
-    seed: list[int],
-    budget: str | None,
-    overrides: list[str],
-    grid: list[str],
-    device: str,
-    out: Path,
-) -> list[Job]:
-    """A job for every cell of methods x rewards x grid points x seeds."""
-    points, cells = [[]], []
-    for axis in grid:
-        name, _, values = axis.partition("=")
-        points = [[*point, f"{name}={value}"] for point in points for value in values.split(",")]
-    for m, r, point, s in itertools.product(method, reward, points, seed):
-        name, options = split_variant(m)
-        config = resolve(suite, name, r, s, budget, device, None, [*overrides, *options, *point])
-        if all(config != cell.config for cell in cells):
-            cells.append(Job(m, config, out, ", ".join(point)))
-    return cells
+def points(grid: list[str]) -> list[tuple[str, ...]]:
+    """The points of a grid whose axes are ``name=v1,v2,...``, each as overrides; without axes the one without any."""
+    axes = [axis.partition("=") for axis in grid]
+    return list(itertools.product(*([f"{name}={value}" for value in values.split(",")] for name, _, values in axes)))
 
 
 def profile_jobs(
-    params: Path, device: str, out: Path, wanted: dict[str, list], untuned: dict[str, str] | None = None
+    params: Path, device: str, out: Path, wanted: dict[str, list], untuned: dict[str, str] | None
 ) -> dict[str, Job]:
     """A job for every cell of a profile, one seed of everything first, by its stage in DVC.
 
@@ -137,31 +112,31 @@ def commit(stages: list[str]) -> None:
 
 @command
 def main(
-    method: Annotated[list[str] | None, typer.Option(help="Repeat for several, options after the name; all.")] = None,
-    reward: Annotated[list[str] | None, typer.Option(help="Repeat for several; hps by default.")] = None,
-    suite: Annotated[str, typer.Option()] = "mini",
-    seed: Annotated[list[int] | None, typer.Option(help="Repeat for several; 0 by default.")] = None,
-    budget: Annotated[str | None, typer.Option(help="As of benchmark.run.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, for every cell.")] = None,
-    grid: Annotated[list[str] | None, typer.Option(help="name=v1,v2,...: one cell for each value.")] = None,
-    device: Annotated[str, typer.Option()] = "cpu",
-    out: Annotated[Path | None, typer.Option(help="As of benchmark.run; of a profile results, else runs.")] = None,
-    params: Annotated[
-        Path | None,
-        typer.Option(
-            help="A profile: its cells, those that the other options pick. Of params.yaml they are entered in DVC."
-        ),
-    ] = None,
-    group: Annotated[list[str] | None, typer.Option(help="Of a profile: only these groups.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Cells at a time; the cores are shared among them.")] = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, and stop.")] = False,
+    method: Variants = None,
+    reward: Annotated[list[str] | None, Option(help="Repeat for several; hps by default.")] = None,
+    suite: SuiteName = "mini",
+    seed: Annotated[list[int] | None, Option(help="Repeat for several; 0 by default.")] = None,
+    budget: Budgets = None,
+    set_: Overrides = None,
+    grid: Annotated[list[str] | None, Option(help="name=v1,v2,...: one cell for each value.")] = None,
+    device: Device = "cpu",
+    out: Annotated[Path | None, Option(help="As of benchmark.run; of a profile results, else runs.")] = None,
+    params: Annotated[Path | None, Option(help="A profile: its cells, those that the other options pick.")] = None,
+    group: Annotated[list[str] | None, Option(help="Of a profile: only these groups.")] = None,
+    csv: Annotated[Path | None, Option(help="Also write the table to this file.")] = None,
+    jobs: Jobs = 2,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the commands, and stop.")] = False,
 ) -> int:
     """Run every cell that is not done of methods x rewards x seeds x grid, or of a profile, and print a table."""
     stages, waiting = {}, {} if dry_run else None
     if params is None:
-        names, out = method or methods.names(), out or Path("runs")
-        cells = product(names, reward or ["hps"], suite, seed or [0], budget, set_ or [], grid or [], device, out)
+        cells, axes = [], (method or methods.names(), reward or ["hps"], points(grid or []), seed or [0])
+        for variant, name, point, number in itertools.product(*axes):
+            plain, options = split_variant(variant)
+            given = [*(set_ or []), *options, *point]
+            config = resolve(suite, plain, name, number, budget, device, None, given)
+            if all(config != cell.config for cell in cells):
+                cells.append(Job(variant, config, out or Path("runs"), ", ".join(point)))
     else:
         if budget or set_ or grid:
             raise InputError("--params decides budget and settings; leave out --budget, --set and --grid")
@@ -178,7 +153,7 @@ def main(
     failed = run_jobs(cells, jobs)
     frame = print_table(cells)
     if csv:
-        write_text(csv, frame.to_csv(index=False, float_format="%.6g"))
+        write_table(csv, frame)
     done = [stage for stage, cell in stages.items() if cell.result() is not None]
     if done and params.resolve() == Path("params.yaml").resolve():  # the profile that dvc.yaml reads
         try:

@@ -9,11 +9,8 @@ Also gives the verdicts on the claims (``benchmark.findings.claims``), since the
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from .cli import command, console
+from .cli import Claims, Params, Records, command, console
 from .findings.claims import judge, markdown, read_claims
 from .findings.tables import build, open_results, write
 from .records import write_json, write_text
@@ -21,9 +18,7 @@ from .records import write_json, write_text
 
 @command
 def main(
-    params: Annotated[Path, typer.Option(help="The profile: what the matrix should have.")] = Path("params.yaml"),
-    results: Annotated[Path, typer.Option(help="The folder with the records.")] = Path("results"),
-    claims: Annotated[Path, typer.Option(help="The claims and the rules that decide.")] = Path("claims.yaml"),
+    params: Params = Path("params.yaml"), results: Records = Path("results"), claims: Claims = Path("claims.yaml")
 ) -> None:
     """Make all tables and verdicts anew from the records."""
     loaded, stated = open_results(params, results), read_claims(claims)

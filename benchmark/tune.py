@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
-import typer
 import yaml
+from typer import Option
 
 from . import records
-from .cli import command, console, show
+from .cli import Device, Jobs, Params, RewardNames, SuiteName, Variants, command, console, show
 from .config import RunConfig, resolve, split_variant
 from .errors import InputError
 from .records.profile import Profile, rate_file, read_rates
@@ -60,10 +60,8 @@ class Evidence:
     """One row per run that was tried for a reward of a suite: what it reached on the validation prompts."""
 
     def __init__(self, path: Path):
-        self.path = path
-        self.rows: dict[str, dict] = {}
-        if path.exists():
-            self.rows = {row["fingerprint"]: row for row in pd.read_csv(path).to_dict("records")}
+        found = pd.read_csv(path).to_dict("records") if path.exists() else []
+        self.path, self.rows = path, {row["fingerprint"]: row for row in found}
 
     def missing(self, jobs: list[Job]) -> list[Job]:
         return [job for job in jobs if fingerprint(job.config) not in self.rows]
@@ -86,39 +84,37 @@ class Evidence:
         """Keep these jobs' rows and those of other variants; what other code or settings made of these is dropped."""
         ours = {job.variant for job in jobs}
         others = pd.DataFrame([row for row in self.rows.values() if row["variant"] not in ours])
-        records.write_text(self.path, pd.concat([self.of(jobs), others]).to_csv(index=False, float_format="%.6g"))
+        records.write_table(self.path, pd.concat([self.of(jobs), others]))
 
 
 def winners(table: pd.DataFrame) -> dict[str, float]:
     """The best rate of every variant of one reward; one without any result has none."""
-    scored = table.dropna(subset="reward_after") if len(table) else pd.DataFrame(columns=["variant", "reward_after"])
-    if len(scored):  # a diverged run's reward is an earlier one
-        sound = scored[scored.status == "done"]
-        scored = pd.concat([sound, scored[~scored.variant.isin(sound.variant)]])
+    if table.empty or table.reward_after.isna().all():
+        return {}
+    scored = table.dropna(subset="reward_after")
+    sound = scored[scored.status == "done"]  # a diverged run's reward is an earlier one
+    scored = pd.concat([sound, scored[~scored.variant.isin(sound.variant)]])
     best = scored.loc[scored.groupby("variant", sort=False).reward_after.idxmax()]
-    return {} if best.empty else dict(zip(best.variant, best.learning_rate.astype(float), strict=True))
+    return dict(zip(best.variant, best.learning_rate.astype(float), strict=True))
 
 
 def print_table(table: pd.DataFrame, best: dict[str, float], title: str) -> None:
-    wide = table.pivot(index="variant", columns="learning_rate", values="reward_after")
-    texts = {f"{rate:g}": wide[rate].map("{:.4f}".format, na_action="ignore") for rate in wide}
-    shown = pd.DataFrame({"variant": wide.index} | {name: column.to_numpy() for name, column in texts.items()})
-    shown["winner"] = [f"{best[name]:g}" if name in best else "" for name in wide.index]
-    show(f"{title} on validation prompts (base {table.reward_before.mean():.4f})", shown, dict.fromkeys(texts, ""))
+    wide = table.pivot(index="variant", columns="learning_rate", values="reward_after").rename(columns="{:g}".format)
+    shown = wide.assign(winner=[f"{best[name]:g}" if name in best else "" for name in wide.index]).reset_index()
+    title = f"{title} on validation prompts (base {table.reward_before.mean():.4f})"
+    show(title, shown, dict.fromkeys(wide.columns, ".4f"))
 
 
 @command
 def main(
-    params: Annotated[Path, typer.Option(help="The profile.")] = Path("params.yaml"),
-    reward: Annotated[list[str] | None, typer.Option(help="Repeat for several; all of the profile.")] = None,
-    method: Annotated[
-        list[str] | None, typer.Option(help="Repeat for several; the profile's variants of each reward.")
-    ] = None,
-    suite: Annotated[str, typer.Option(help="As of benchmark.run.")] = "mini",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Evidence and winners go to OUT/<suite>/tuning.")] = Path("results"),
-    runs: Annotated[Path, typer.Option(help="Where the runs themselves go.")] = Path("runs/tuning"),
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; the cores are shared among them.")] = 2,
+    params: Params = Path("params.yaml"),
+    reward: RewardNames = None,
+    method: Variants = None,
+    suite: SuiteName = "mini",
+    device: Device = "cpu",
+    out: Annotated[Path, Option(help="Evidence and winners go to OUT/<suite>/tuning.")] = Path("results"),
+    runs: Annotated[Path, Option(help="Where the runs themselves go.")] = Path("runs/tuning"),
+    jobs: Jobs = 2,
 ) -> int:
     """Find every variant's learning rate, by one rule for all. Interrupted, the same command goes on."""
 

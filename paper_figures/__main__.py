@@ -56,13 +56,15 @@ def main(
     print(f"suite {records.suite}: {runs} runs, {missing} cells without one, {left} folders left out")
     for name in only or FIGURES:
         module = find(name)
-        drawing = module.figure(records)
-        if drawing is None:
-            for ending in ("svg", "png"):
-                (out / f"{name}.{ending}").unlink(missing_ok=True)
+        several = hasattr(module, "figures")
+        folder, drawn = (out / name, module.figures(records)) if several else (out, {name: module.figure(records)})
+        for path in folder.glob("*" if several else f"{name}.*"):
+            path.unlink()
+        if not any(drawn.values()):
             print(f"left out  {name}: needs {module.NEEDS}")
-        else:
-            paths = style.save(drawing, out, name, **getattr(module, "SAVED", {}))
+            continue
+        for part, drawing in drawn.items():
+            paths = style.save(drawing, folder, part, **getattr(module, "SAVED", {}))
             print(f"written   {', '.join(map(str, paths))}")
 
 

@@ -40,18 +40,23 @@ def draw_plan(axes: Axes, plan: list[dict], y: float, name: str) -> None:
             axes.text(hop["t"], y - 0.3, "+".join(map(str, shown)), fontsize=5.5, va="top", ha="center")
 
 
+def draw_rows(axes: Axes, plans: dict[str, list[dict]]) -> None:
+    """Plans, the first on top."""
+    for row, (name, plan) in enumerate(plans.items()):
+        draw_plan(axes, plan, -row, name)
+    axes.set(xlim=(1045, -20), ylim=(0.3 - len(plans), 0.7), yticks=[], xlabel="timestep")
+    axes.spines[["left", "right", "top"]].set_visible(False)
+
+
 def figure(results: Results) -> Figure | None:
     plans = results.about.get("plans")
     if not plans:
         return None
     figure = Figure(figsize=(9, 0.55 * len(plans) + 0.8), layout="constrained")
     axes = figure.subplots()
-    for row, (name, plan) in enumerate(plans.items()):
-        draw_plan(axes, plan, -row, name)
-    axes.set(xlim=(1045, -20), ylim=(0.3 - len(plans), 0.7), yticks=[])
-    axes.set_xlabel("timestep", fontsize=10)
+    draw_rows(axes, plans)
+    axes.xaxis.label.set_size(10)
     axes.tick_params(labelsize=10, width=0.8)
-    axes.spines[["left", "right", "top"]].set_visible(False)
     axes.spines.bottom.set_linewidth(0.8)
     lines = {
         "base model, gradient": {"color": COLOURS["base"]},

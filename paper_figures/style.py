@@ -201,6 +201,7 @@ def save(figure: Figure, folder: Path, name: str, dpi=150, salt="paper_figures",
 
     salt, order: bytes depend on both, since ids in the SVG are hashes and a layout begins where the last one ended.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     options = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": dpi, "metadata": {"Software": None}}}
     paths = [folder / f"{name}.{ending}" for ending in order]
     with mpl.rc_context({"svg.hashsalt": salt}):

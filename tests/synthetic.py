@@ -108,32 +108,32 @@ def write_probes(root: Path, profile: Profile, suite: str) -> None:
     (folder / "gradients").mkdir(parents=True)
     pd.DataFrame(rows).to_csv(folder / f"gradients/{profile.gradients.reward}.csv", index=False)
     (folder / f"gradients/{profile.gradients.reward}.json").write_text("{}")
-    (folder / "shortcut").mkdir()
+    (folder / "fidelity").mkdir()
     for spacing in profile.fidelity.spacings:
-        (folder / f"shortcut/{spacing}.json").write_text("{}")
+        (folder / f"fidelity/{spacing}.json").write_text("{}")
         stretches = ["741->501", "481->261", "241->1", "four jumps", "ShortFT's chain"]
         jumps = [{"stretch": name, "shortcut": 0.1, "shortcut_low": 0.09, "shortcut_high": 0.11, "naive": 0.2,
                   "naive_low": 0.19, "naive_high": 0.21, "ratio": 0.5, "ratio_low": 0.45, "ratio_high": 0.55}
                  for name in stretches]  # fmt: skip
-        pd.DataFrame(jumps).to_csv(folder / f"shortcut/jumps-{spacing}.csv", index=False)
+        pd.DataFrame(jumps).to_csv(folder / f"fidelity/jumps-{spacing}.csv", index=False)
         images = [{"chain": chain, "error": 0.1, "reward": reward, "mean": 0.5, "change": -0.01, "change_low": -0.02,
                    "change_high": 0.0, "absolute_change": 0.03, "absolute_change_low": 0.02,
                    "absolute_change_high": 0.04}
                   for chain in ("base", "shortcut x4", "naive x4", "shortft", "shortft naive", "coarse")
                   for reward in (*REWARDS, "oracle")]  # fmt: skip
-        pd.DataFrame(images).to_csv(folder / f"shortcut/images-{spacing}.csv", index=False)
+        pd.DataFrame(images).to_csv(folder / f"fidelity/images-{spacing}.csv", index=False)
         picture = (
             np.random.default_rng(0)
             .uniform(0, 255, (len({row["chain"] for row in images}) * 32, 8 * 32, 3))
             .astype(np.uint8)
         )
-        Image.fromarray(picture).save(folder / f"shortcut/pictures-{spacing}.jpg", quality=40)
+        Image.fromarray(picture).save(folder / f"fidelity/pictures-{spacing}.jpg", quality=40)
     gains = {"all 50": 0.1, "shortft's 15": 0.04, "the other 35": 0.08, "50": 0.01}
     acting = [{"variant": variant, "steps": steps, "gain": gain, "gain_low": gain - 0.01, "gain_high": gain + 0.01}
               for variant in profile.methods() for steps, gain in gains.items()]  # fmt: skip
-    (folder / "acting").mkdir()
-    pd.DataFrame(acting).to_csv(folder / "acting/hps.csv", index=False)
-    (folder / "acting/hps.json").write_text("{}")
+    (folder / "placement").mkdir()
+    pd.DataFrame(acting).to_csv(folder / "placement/hps.csv", index=False)
+    (folder / "placement/hps.json").write_text("{}")
     cost = {name: {"forwards": 800.0, "backwards": 100.0, "recomputations": 0.0, "operations": 5e10,
                    "seconds": 0.5 + i / 10, "seconds_low": 0.45 + i / 10, "seconds_high": 0.55 + i / 10, "alone": 0.5,
                    "ratio": 1.02, "peak_mb": 800.0, "step_mb": 100.0 + 10 * i, "slots": 1.0, "switching": 1.0}

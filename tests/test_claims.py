@@ -1,5 +1,6 @@
 """Verdicts follow from records by the rules of the file."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,19 @@ def profile() -> Profile:
 
 
 @pytest.fixture(scope="module")
-def results(profile, tmp_path_factory) -> Results:
-    return Results.read(write_tree(tmp_path_factory.mktemp("results"), profile), profile, "mini")
+def root(profile, tmp_path_factory) -> Path:
+    return write_tree(tmp_path_factory.mktemp("results"), profile)
+
+
+@pytest.fixture(scope="module")
+def results(profile, root) -> Results:
+    return Results.read(root, profile, "mini")
+
+
+@pytest.fixture
+def own(profile, root, tmp_path) -> Results:
+    """Records to change."""
+    return Results.read(Path(shutil.copytree(root, tmp_path / "own")), profile, "mini")
 
 
 def claim(**rule) -> Claim:
@@ -94,42 +106,39 @@ def test_what_is_pooled_is_shown_of_the_rewards_that_are_there(results, measure)
     assert shown["value"] == whole["comparisons"][0]["value"]
 
 
-def test_upper_bounds_prove_nothing_above_a_threshold(profile, tmp_path):
+def test_upper_bounds_prove_nothing_above_a_threshold(own):
     """Four of five runs are eight times as fast, and one never gets there: its ratio is a bound."""
-    results = Results.read(write_tree(tmp_path, profile), profile, "mini")
-    curves = results.curves
+    curves = own.curves
     slow = (curves.variant == "shortft") & (curves.seed == 4)
     curves.loc[(curves.variant == "shortft") & (curves.share > 0), "hps"] = 9.0
     rule = {"measure": "time_to_target", "over": ["draft_k"], "above": 2.1}
-    assert judge(claim(**rule), results)["verdict"] == "reproduced"
+    assert judge(claim(**rule), own)["verdict"] == "reproduced"
     curves.loc[slow, "hps"] = 0.0
-    judged = judge(claim(**rule), results)
+    judged = judge(claim(**rule), own)
     assert (judged["comparisons"][0]["value"] > 2.1, judged["comparisons"][0]["low"]) == (True, 0)
     assert judged["verdict"] == "inconclusive"
 
 
-def test_a_ratio_just_short_of_a_threshold_is_no_counter_example(profile, tmp_path):
+def test_a_ratio_just_short_of_a_threshold_is_no_counter_example(own):
     """Every run is there at the fourth of eight evaluations: somewhere between 2 and 8/3 times as fast."""
-    results = Results.read(write_tree(tmp_path, profile), profile, "mini")
-    curves = results.curves
+    curves = own.curves
     curves.loc[curves.variant == "shortft", "hps"] = np.where(
         curves[curves.variant == "shortft"].share >= 0.5, 9.0, 0.0
     )
-    judged = judge(claim(measure="time_to_target", over=["draft_k"], above=2.1), results)
+    judged = judge(claim(measure="time_to_target", over=["draft_k"], above=2.1), own)
     (row,) = judged["comparisons"]
     assert (row["value"], row["high"]) == (pytest.approx(2, rel=1e-4), pytest.approx(8 / 3, rel=1e-4))
     assert judged["verdict"] == "inconclusive"
 
 
-def test_a_run_that_diverged_early_is_not_cheap(profile, tmp_path):
-    results = Results.read(write_tree(tmp_path, profile), profile, "mini")
-    curves = results.curves
+def test_a_run_that_diverged_early_is_not_cheap(own):
+    curves = own.curves
     ours = curves.variant == "shortft"
     curves.loc[ours, "hps"] = 0.0
-    results.curves = curves[~ours | (curves.share <= 1 / 8)]
-    found = results.efficiency("shortft", "draft_k", "hps")
+    own.curves = curves[~ours | (curves.share <= 1 / 8)]
+    found = own.efficiency("shortft", "draft_k", "hps")
     assert (found.never.all(), found.ratios.max()) == (True, pytest.approx(1))
-    assert judge(claim(measure="time_to_target", over=["draft_k"], above=2.1), results)["verdict"] == "not reproduced"
+    assert judge(claim(measure="time_to_target", over=["draft_k"], above=2.1), own)["verdict"] == "not reproduced"
 
 
 def test_bounds_of_means():
@@ -143,29 +152,27 @@ def test_bounds_of_means():
 
 
 @pytest.mark.parametrize(("shift", "value_sign", "low_sign"), [(0.0, 1, 1), (-0.3, -1, -1)])
-def test_a_share_of_a_gain_has_the_ends_of_both(profile, tmp_path, shift, value_sign, low_sign):
-    results = Results.read(write_tree(tmp_path, profile), profile, "mini")
-    for folder in results.of("shortft", "hps").folder:
+def test_a_share_of_a_gain_has_the_ends_of_both(own, shift, value_sign, low_sign):
+    for folder in own.of("shortft", "hps").folder:
         scores = pd.read_csv(Path(folder) / "scores.csv")
         scores.loc[(scores.split == "test") & (scores.when == "after"), "hps"] += shift
         scores.to_csv(Path(folder) / "scores.csv", index=False)
-    here, there = (crossed_interval(results.gains("shortft", "hps", split=split)) for split in ("test", "train"))
-    (row,) = judge(claim(measure="share_of_gain", split="test", above=0.5), results)["comparisons"]
+    here, there = (crossed_interval(own.gains("shortft", "hps", split=split)) for split in ("test", "train"))
+    (row,) = judge(claim(measure="share_of_gain", split="test", above=0.5), own)["comparisons"]
     ends = [x / y for x in here[1:] for y in there[1:]]
     assert (np.sign(row["value"]), np.sign(row["low"])) == (value_sign, low_sign)
     assert (row["low"], row["high"]) == (pytest.approx(min(ends), rel=1e-4), pytest.approx(max(ends), rel=1e-4))
     assert row["holds"] == ("yes" if shift == 0 else "no")
 
 
-def test_a_target_that_is_no_gain_is_said(profile, tmp_path):
-    results = Results.read(write_tree(tmp_path, profile), profile, "mini")
-    for folder in results.of("draft_k", "hps").folder:
+def test_a_target_that_is_no_gain_is_said(own):
+    for folder in own.of("draft_k", "hps").folder:
         scores = pd.read_csv(Path(folder) / "scores.csv")
         after = scores.when == "after"
         scores.loc[after, "hps"] = scores.loc[~after, "hps"].to_numpy() - 0.01
         scores.to_csv(Path(folder) / "scores.csv", index=False)
-    assert not results.efficiency("shortft", "draft_k", "hps").gained
-    judged = judge(claim(measure="time_to_target", over=["draft_k"], above=2.1), results)
+    assert not own.efficiency("shortft", "draft_k", "hps").gained
+    judged = judge(claim(measure="time_to_target", over=["draft_k"], above=2.1), own)
     assert "no clear gain" in judged["comparisons"][0]["note"]
 
 
@@ -174,21 +181,20 @@ def test_a_question_is_answered(results):
     assert judge(question, results)["verdict"] == "yes"
 
 
-def test_efficiency_is_the_ratio_of_computes(profile, tmp_path):
+def test_efficiency_is_the_ratio_of_computes(own):
     # ShortFT's invented curve rises as 1 - (1 - share)^2 and reaches draft_k's end between two evaluations.
-    results = Results.read(write_tree(tmp_path, profile), profile, "mini")
-    curves = results.curves
+    curves = own.curves
     target = curves[(curves.variant == "draft_k") & (curves.share == 1)].hps.mean()
     ours = curves[(curves.variant == "shortft") & (curves.seed == 0)].sort_values("share")
     reached = ours[ours.hps >= target].share.min()
-    found = results.efficiency("shortft", "draft_k", "hps")
+    found = own.efficiency("shortft", "draft_k", "hps")
     assert found.ratios[0] == pytest.approx(1 / reached)
     assert found.upper[0] == pytest.approx(1 / (reached - 1 / 8))
     assert (found.never.any(), found.gained) == (False, True)
-    back = results.efficiency("draft_k", "shortft", "hps")
+    back = own.efficiency("draft_k", "shortft", "hps")
     assert back.never.any()
     assert back.ratios[back.never] == pytest.approx(1)
-    themselves = results.efficiency("draft_k", "draft_k", "hps")
+    themselves = own.efficiency("draft_k", "draft_k", "hps")
     assert found.own == pytest.approx(1 / themselves.ratios)
 
 

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import PROMPTS, brightness, build_executor, embed, noise, predict_noise, randomise, tiny_unet
+from conftest import PROMPTS, brightness, build_executor, embed, few_steps, noise, predict_noise, randomise, tiny_unet
 from diffusers.models.attention_processor import Attention
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -163,7 +163,7 @@ def test_the_ledger_counts_the_calls_of_a_step(pipeline):
 @pytest.mark.parametrize("name", methods.names())
 def test_operations_agree_with_the_counter_over_a_whole_step(name, pipeline):
     method = methods.find(name)()
-    executor = build_executor(pipeline, method.slots, shortcut=tiny_unet(7))
+    executor = build_executor(pipeline, method.slots, shortcut=tiny_unet(7), steps=few_steps(name))
     prompts = PROMPTS * 4  # the batch of a real step: merging LoRAs is then less than 1%
     embeds = embed(pipeline, prompts)
 

@@ -43,10 +43,7 @@ def test_a_variant_is_a_method_with_options():
         (lambda p: p["groups"]["main"].update(seed=3), "Extra"),
         (lambda p: p["groups"]["control"].update(rows=["shortft-no-such"]), "groups name shortft-no-such"),
         (lambda p: p["groups"]["wide"].update(rewards=["hps"]), "the same cell"),
-        (
-            lambda p: p["groups"]["wide"]["rows"].append("draft_q"),
-            "'variants' does not describe; methods: alignprop, ddpo",
-        ),
+        (lambda p: p["groups"]["wide"]["rows"].append("draft_q"), "does not describe; methods: alignprop, ddpo"),
         (lambda p: p.update(rewards=["hps"]), "rewards"),
         (lambda p: p["gradients"].update(reward="hsp"), "gradients.reward is hsp"),
     ],

@@ -1,4 +1,4 @@
-"""The command line as a user meets it, in processes of its own."""
+"""The command line as a user meets it, and what a run leaves behind."""
 
 import json
 import shutil
@@ -10,34 +10,34 @@ import time
 import pandas as pd
 import pytest
 import torch
+from conftest import call, refused, share
 from diffusers import StableDiffusionPipeline
-from rich.console import Console
 from safetensors.torch import load_file
-from typer.testing import CliRunner
+from typer.testing import Result
 
 import methods
-from benchmark.config import resolve
 from benchmark.records import Summary
 from benchmark.records.files import RECORDS
 from benchmark.records.reader import read_tree
 from benchmark.run import main
 from benchmark.suites.mini import card
-from benchmark.training.cell import Cell
 
 pytestmark = pytest.mark.slow
 # Three prompts only, so that they come again and again.
 SETTINGS = ("test_prompts=8", "batch=2", "train_prompts=3", "curve_points=2", "curve_prompts=4")
 SMALL = ("--reward", "symmetry", *(word for setting in SETTINGS for word in ("--set", setting)))
+SHORTFT = ("--method", "shortft", "--budget", "6step", *SMALL)
+# ``python -m benchmark.run`` that evaluates as few images as the runs in this process do.
+PROCESS = """
+from benchmark.training import cell
+cell.VARIED = cell.VARIED_ON_CURVE = 2
+from benchmark.run import main
+main()
+"""
 
 
-def command(*arguments, out):
-    return [sys.executable, "-m", "benchmark.run", *arguments, "--out", str(out)]
-
-
-def run(*arguments, out, **options):
-    return subprocess.run(
-        command(*arguments, out=out), capture_output=True, text=True, timeout=300, check=False, **options
-    )
+def run(*arguments, out) -> Result:
+    return call(main, *arguments, "--out", out)
 
 
 def only_folder(out):
@@ -50,46 +50,35 @@ def artifacts_of(out):
     return folder
 
 
+def assert_same_lora(out, other):
+    ours, theirs = artifacts_of(out), artifacts_of(other)
+    parts = sorted(p.relative_to(theirs) for p in (theirs / "lora").rglob("*.safetensors"))
+    assert parts
+    for part in parts:
+        a, b = load_file(ours / part), load_file(theirs / part)
+        assert all(a[name].equal(b[name]) for name in b)
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(base, tmp_path_factory):
     """One whole run of ShortFT, six steps through its four stages."""
-    out = tmp_path_factory.mktemp("runs")
-    return run("--method", "shortft", "--budget", "6step", *SMALL, out=out), out
+    out = share(base, tmp_path_factory.mktemp("runs") / "runs")
+    return run(*SHORTFT, out=out), out
 
 
-def test_a_run_whose_scores_are_not_finite_counts_as_at_its_last_evaluation(tmp_path):
-    """Of its first step, at this rate, nothing finite comes; the evaluation before it is the base model's."""
-    result = run("--method", "draft_k", "--budget", "4step", *SMALL, "--set", "learning_rate=1e30", out=tmp_path)
-    assert result.returncode == 0, result.stderr
-    summary = Summary.model_validate_json((only_folder(tmp_path) / "summary.json").read_text())
-    assert summary.status == "diverged"
-    assert summary.reward_after == pytest.approx(summary.reward_before, abs=1e-6)
-    assert read_tree(tmp_path).problems.empty
-
-
-def test_a_run_that_breaks_late_counts_as_at_its_last_evaluation(tmp_path, monkeypatch):
-    config = resolve("mini", "draft_k", "symmetry", 0, "4step", "cpu", None, [*SETTINGS, "learning_rate=0.01"])
-    cell = Cell(config, tmp_path / "run", tmp_path, Console(quiet=True))
-    train = cell.train
-
-    def train_and_break(before):
-        status = train(before)
-        for parameter in cell.policy.parameters():
-            parameter.data.fill_(float("nan"))
-        cell.policy.refresh()
-        return status
-
-    monkeypatch.setattr(cell, "train", train_and_break)
-    summary = cell()
-    middle, end = pd.read_csv(tmp_path / "run/curve.csv").symmetry.iloc[[1, 2]]
-    assert summary.status == "diverged"
-    assert end == pytest.approx(middle, abs=1e-5)
-    assert summary.reward_after != pytest.approx(summary.reward_before, abs=1e-5)
+@pytest.fixture(scope="module")
+def one_step_each(base, tmp_path_factory):
+    """One real step of every method, through trainer, evaluation and records."""
+    out = share(base, tmp_path_factory.mktemp("steps") / "runs")
+    for name in methods.names():
+        result = run("--method", name.replace("_", "-"), "--budget", "1step", *SMALL, out=out)
+        assert result.exit_code == 0, (name, result.output)
+    return out
 
 
 def test_the_main_job(finished):
     result, out = finished
-    assert result.returncode == 0, result.stderr
+    assert result.exit_code == 0, result.output
     first = result.stdout.splitlines()[0]
     assert "mini" in first
     assert "--suite sd15" in first
@@ -132,55 +121,48 @@ def test_the_curve_is_of_the_same_prompts_at_every_point(finished):
     assert curve.symmetry[1] != curve.symmetry[0]
 
 
-def test_evaluating_changes_nothing_of_training(finished, tmp_path):
+def test_evaluating_changes_nothing_of_training(finished, out):
     """Ten points instead of two, and a tracker: the same log and the same weights."""
     _, whole = finished
-    more = ("--set", "curve_points=10", "--track", "tensorboard")
-    result = run("--method", "shortft", "--budget", "6step", *SMALL, *more, out=tmp_path)
-    assert result.returncode == 0, result.stderr
-    ours, theirs = only_folder(tmp_path), only_folder(whole)
+    result = run(*SHORTFT, "--set", "curve_points=10", "--track", "tensorboard", out=out)
+    assert result.exit_code == 0, result.output
+    ours, theirs = only_folder(out), only_folder(whole)
     assert len(pd.read_csv(ours / "curve.csv")) == 7  # a point a step at most
     a, b = (pd.read_csv(folder / "log.csv").drop(columns="seconds") for folder in (ours, theirs))
     assert a.equals(b)
-    ours, theirs = artifacts_of(tmp_path), artifacts_of(whole)
-    for part in sorted(p.relative_to(theirs) for p in (theirs / "lora").rglob("*.safetensors")):
-        a, b = load_file(ours / part), load_file(theirs / part)
-        assert all(a[name].equal(b[name]) for name in b)
+    assert_same_lora(out, whole)
 
 
 def test_the_same_command_again_says_that_it_is_done(finished):
     _, out = finished
-    before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
-    result = run("--method", "shortft", "--budget", "6step", *SMALL, out=out)
-    assert result.returncode == 0
+    before = {p: p.lstat().st_mtime_ns for p in out.rglob("*")}
+    result = run(*SHORTFT, out=out)
+    assert result.exit_code == 0
     assert "is done" in result.stdout
-    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
+    assert {p: p.lstat().st_mtime_ns for p in out.rglob("*")} == before
 
 
-@pytest.mark.parametrize(("part", "refused"), [("protocol", True), ("method", True), ("code", False)])
-def test_what_other_code_made(part, refused, finished):
+@pytest.mark.parametrize(("part", "other"), [("protocol", True), ("method", True), ("code", False)])
+def test_what_other_code_made(part, other, finished):
     """Another protocol or method file is refused; a finished run outlives a change of shared code alone."""
     _, out = finished
     record = only_folder(out) / "run.json"
     content = record.read_text()
     record.write_text(json.dumps(json.loads(content) | {part: "0"}))
-    result = run("--method", "shortft", "--budget", "6step", *SMALL, out=out)
+    result = run(*SHORTFT, out=out)
     record.write_text(content)
-    assert result.returncode == (2 if refused else 0)
-    assert (f"made by other {part}" in result.stderr) is refused
-    assert ("is done" in result.stdout) is not refused
+    assert result.exit_code == (2 if other else 0)
+    assert (f"made by other {part}" in result.stderr) is other
+    assert ("is done" in result.stdout) is not other
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_resumes_to_the_same_numbers(how, finished, tmp_path):
+def test_a_killed_run_resumes_to_the_same_numbers(how, finished, out):
     _, whole = finished
-    arguments = ("--method", "shortft", "--budget", "6step", *SMALL)
-    process = subprocess.Popen(
-        command(*arguments, "--checkpoint-seconds", "0", out=tmp_path),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    line = [sys.executable, "-c", PROCESS, *SHORTFT, "--checkpoint-seconds", "0", "--out", str(out)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 240
-    while not list(tmp_path.glob("artifacts/mini/*/*/seed-*/checkpoint.pt")):
+    while not list(out.glob("artifacts/mini/*/*/seed-*/checkpoint.pt")):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.02)
@@ -188,16 +170,13 @@ def test_a_killed_run_resumes_to_the_same_numbers(how, finished, tmp_path):
     process.communicate(timeout=240)
     assert process.returncode == (130 if how == signal.SIGTERM else -how)
     if how == signal.SIGKILL:  # and the pipeline takes a stage's outputs away before it runs it again
-        shutil.rmtree(only_folder(tmp_path))
-        other_code_refuses_the_checkpoint(arguments, tmp_path)
-    result = run(*arguments, out=tmp_path)
-    assert result.returncode == 0, result.stderr
+        shutil.rmtree(only_folder(out))
+        other_code_refuses_the_checkpoint(out)
+    result = run(*SHORTFT, out=out)
+    assert result.exit_code == 0, result.output
     assert "resumed at step" in result.stdout
-    ours, theirs = artifacts_of(tmp_path), artifacts_of(whole)
-    for part in sorted(p.relative_to(theirs) for p in (theirs / "lora").rglob("*.safetensors")):
-        a, b = load_file(ours / part), load_file(theirs / part)
-        assert all(a[name].equal(b[name]) for name in b)
-    ours, theirs = only_folder(tmp_path), only_folder(whole)
+    assert_same_lora(out, whole)
+    ours, theirs = only_folder(out), only_folder(whole)
     assert (ours / "scores.csv").read_text() == (theirs / "scores.csv").read_text()
     a, b = (pd.read_csv(folder / "curve.csv") for folder in (ours, theirs))
     columns = [c for c in a.columns if "seconds" not in c]
@@ -207,37 +186,33 @@ def test_a_killed_run_resumes_to_the_same_numbers(how, finished, tmp_path):
     assert {k: v for k, v in a.items() if k not in changing} == {k: v for k, v in b.items() if k not in changing}
 
 
-def other_code_refuses_the_checkpoint(arguments, out):
+def other_code_refuses_the_checkpoint(out):
     """A checkpoint knows what it belongs to."""
     path = artifacts_of(out) / "checkpoint.pt"
     content = path.read_bytes()
     state = torch.load(path, weights_only=True)
     torch.save(state | {"identity": state["identity"] | {"method": "0"}}, path)
-    result = run(*arguments, out=out)
-    assert result.returncode == 2
-    assert "made by other method" in result.stderr
+    assert refused(run(*SHORTFT, out=out), "made by other method")
     path.write_bytes(content)
 
 
-def test_another_runs_folder_is_replaced_where_asked(finished, tmp_path):
-    _, out = finished
-    shutil.copytree(out / "mini", tmp_path / "mini")
-    record = only_folder(tmp_path) / "run.json"
+def test_another_runs_folder_is_replaced_where_asked(finished, out):
+    _, whole = finished
+    shutil.copytree(whole / "mini", out / "mini")
+    record = only_folder(out) / "run.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"method": "0"}))
-    arguments = ("--method", "shortft", "--budget", "6step", *SMALL)
-    assert run(*arguments, out=tmp_path).returncode == 2
-    result = run(*arguments, "--replace", out=tmp_path)
-    assert result.returncode == 0
+    assert run(*SHORTFT, out=out).exit_code == 2
+    result = run(*SHORTFT, "--replace", out=out)
+    assert result.exit_code == 0
     assert "is done" not in result.stdout
-    scores = [(only_folder(where) / "scores.csv").read_text() for where in (out, tmp_path)]
+    scores = [(only_folder(where) / "scores.csv").read_text() for where in (whole, out)]
     assert scores[0] == scores[1]
 
 
-def test_the_lora_of_a_run_loads_in_plain_diffusers(tmp_path):
-    result = run("--method", "draft-k", "--budget", "1step", *SMALL, out=tmp_path)
-    assert result.returncode == 0, result.stderr
+def test_the_lora_of_a_run_loads_in_plain_diffusers(one_step_each):
+    (folder,) = one_step_each.glob("artifacts/mini/*/draft_k/seed-*")
     pipeline = StableDiffusionPipeline.from_pretrained(card.PIPELINE)
-    pipeline.load_lora_weights(artifacts_of(tmp_path) / "lora")
+    pipeline.load_lora_weights(folder / "lora")
     updates = [m.lora_B["default_0"].weight for m in pipeline.unet.modules() if hasattr(m, "lora_B")]
     assert updates
     assert all(weight.abs().max() > 0 for weight in updates)
@@ -261,36 +236,27 @@ def test_the_lora_of_a_run_loads_in_plain_diffusers(tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(arguments, words, tmp_path):
-    result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "out")])
-    assert result.exit_code == 2
-    assert words in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert refused(run(*arguments, out=tmp_path / "out"), words)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("content", "words"), [(b"\n \n", "is empty"), ("a café".encode("latin-1"), "not UTF-8")])
 def test_a_bad_prompt_file_is_one_line_and_writes_nothing(content, words, tmp_path):
     (tmp_path / "prompts.txt").write_bytes(content)
-    result = CliRunner().invoke(main, ["--prompts", str(tmp_path / "prompts.txt"), "--out", str(tmp_path / "out")])
-    assert result.exit_code == 2
-    assert words in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert refused(run("--prompts", tmp_path / "prompts.txt", out=tmp_path / "out"), words)
     assert not (tmp_path / "out").exists()
 
 
-def test_every_method_runs_from_the_command_line(tmp_path):
-    """One real step of each, through trainer, evaluation and records."""
-    for name in methods.names():
-        result = CliRunner().invoke(main, ["--method", name, "--budget", "1step", *SMALL, "--out", str(tmp_path)])
-        assert result.exit_code == 0, (name, result.output)
-    summaries = [Summary.model_validate_json(p.read_text()) for p in tmp_path.rglob("summary.json")]
+def test_every_method_runs_from_the_command_line(one_step_each):
+    summaries = [Summary.model_validate_json(p.read_text()) for p in one_step_each.rglob("summary.json")]
     assert {s.method for s in summaries} == set(methods.names())
     assert all(s.status == "done" and s.denoiser_backwards > 0 for s in summaries)
 
 
 def test_bad_input_in_a_process_of_its_own(tmp_path):
     (tmp_path / "file").write_text("")
-    result = run(out=tmp_path / "file" / "runs")
+    line = [sys.executable, "-m", "benchmark.run", "--out", str(tmp_path / "file" / "runs")]
+    result = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 2
     assert "cannot be written" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -298,20 +264,10 @@ def test_bad_input_in_a_process_of_its_own(tmp_path):
 
 def test_list_and_dry_run(tmp_path):
     listed = run("--list", out=tmp_path / "out")
-    assert listed.returncode == 0
+    assert listed.exit_code == 0
     assert all(word in listed.stdout for word in ("shortft", "draft_coarse", "pickscore", "mini"))
     dry = run("--dry-run", "--budget", "7step", out=tmp_path / "out")
-    assert dry.returncode == 0
+    assert dry.exit_code == 0
     assert "741->501" in dry.stdout
     assert '"budget": "7step"' in dry.stdout
     assert not (tmp_path / "out").exists()
-
-
-def test_the_cost_of_a_step(tmp_path):
-    line = [sys.executable, "-m", "benchmark.cost", "--method", "draft_k", "--reward", "symmetry", "--set", "batch=2"]
-    line += ["--set", "k=2", "--steps", "1", "--rounds", "1", "--out", str(tmp_path / "cost.json")]
-    result = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr
-    row = json.loads((tmp_path / "cost.json").read_text())["methods"]["draft_k"]
-    assert (row["forwards"], row["backwards"], row["recomputations"]) == (200, 8, 0)
-    assert row["ratio"] == pytest.approx(row["seconds"] / row["alone"])

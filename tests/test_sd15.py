@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
@@ -67,7 +66,8 @@ def take_a_step(config, tmp_path) -> Cell:
 
 @pytest.mark.parametrize("method", [m for m in methods.names() if ":" not in m])
 def test_every_method_takes_a_step(method, weights, tmp_path):
-    cell = take_a_step(configure(weights, method, settings=["micro_batch=1"]), tmp_path)
+    few = ["samples=2", "minibatches=1"] if method == "ddpo" else []
+    cell = take_a_step(configure(weights, method, settings=["micro_batch=1", *few]), tmp_path)
     assert cell.executor.timesteps == list(range(981, 0, -20))
 
 
@@ -86,7 +86,7 @@ def test_rewards_of_packages_guide_it_too(reward, tmp_path):
     take_a_step(configure(tmp_path / "weights", "draft_k", reward, ["precision=bfloat16"]), tmp_path)
 
 
-@pytest.mark.skipif("SD15_FULL_SIZE" not in os.environ, reason="set SD15_FULL_SIZE: 16 GB of memory, half an hour")
+@pytest.mark.full_size("SD15_FULL_SIZE")  # 16 GB of memory, half an hour
 @pytest.mark.parametrize("method", [m for m in methods.names() if ":" not in m])
 def test_every_method_takes_a_step_at_the_true_architecture(method, tmp_path_factory, tmp_path):
     folder = tmp_path_factory.getbasetemp() / "full"
@@ -116,6 +116,7 @@ def test_a_batch_that_does_not_divide_is_one_line(weights, tmp_path):
     assert "batch=4 does not divide into 1 processes x 3 prompts" in done.output
 
 
+@pytest.mark.usefixtures("base")
 def test_a_whole_run_is_marked_and_tables_refuse_it(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(StableDiffusion15, "chunk", 64)  # faster where images are small
     model = str(weights / "stable-diffusion-v1-5")

@@ -85,12 +85,13 @@ def test_frontier():
     assert statistics.frontier(points).tolist() == [True, True, False, True, True, False]
 
 
-def test_bootstrap_intervals_of_many_values_cover():
+def test_bootstrap_intervals_of_many_values_cover(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 400)
     rng, covered = np.random.default_rng(2), np.zeros(2)
     for _ in range(300):
         over, under = 2 + rng.normal(size=100), 4 + rng.normal(size=100)
-        mean = statistics.bootstrap_mean(over, resamples=400)
-        ratio = statistics.bootstrap_ratio(over, under, resamples=400)
+        mean = statistics.bootstrap_mean(over)
+        ratio = statistics.bootstrap_ratio(over, under)
         covered += [mean.low <= 2 <= mean.high, ratio.low <= 0.5 <= ratio.high]
     assert (covered / 300 > 0.91).all()
     assert (covered / 300 < 0.98).all()
@@ -101,12 +102,13 @@ def test_bootstrap_mean_leaves_nans_out():
     assert np.isnan(statistics.bootstrap_mean([float("nan")]).value)
 
 
-def test_normalised_variance_covers():
+def test_normalised_variance_covers(monkeypatch):
     """Vectors with |mu|^2 = 1 and tr Cov = 5."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 400)
     rng, covered, values = np.random.default_rng(3), 0, []
     for _ in range(200):
         vectors = np.eye(1, 40) + rng.normal(size=(128, 40)) * (5 / 40) ** 0.5
-        found = statistics.normalised_variance(vectors @ vectors.T, resamples=400)
+        found = statistics.normalised_variance(vectors @ vectors.T)
         covered += found.low <= 5 <= found.high
         values.append(found.value)
     assert np.median(values) == pytest.approx(5, rel=0.05)

@@ -35,10 +35,10 @@ def test_a_dry_run_names_the_cells_that_wait_for_tuning(tmp_path):
     assert refused(sweep("--params", "profiles/smoke.yaml", "--out", tmp_path))
 
 
-def test_what_is_done_is_kept(tmp_path):
+def test_what_is_done_is_kept(out, tmp_path):
     arguments = (
-        "--method", "draft_k", "--reward", "symmetry", "--budget", "1step", "--set", "test_prompts=8",
-        "--set", "batch=2", "--seed", "0", "--seed", "1", "--jobs", "2", "--out", str(tmp_path),
+        "--method", "draft_k", "--reward", "symmetry", "--budget", "1step", "--set", "test_prompts=8", "--set",
+        "batch=2", "--set", "train_prompts=3", "--seed", "0", "--seed", "1", "--jobs", "2", "--out", out,
     )  # fmt: skip
     first = sweep(*arguments, "--csv", str(tmp_path / "table.csv"))
     assert first.exit_code == 0, first.output

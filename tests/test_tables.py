@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,9 +28,15 @@ def command(*arguments, **options):
     return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT, **options)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    return write_tree(tmp_path_factory.mktemp("written"), Profile.read(SMOKE))
+
+
 @pytest.fixture
-def root(tmp_path) -> Path:
-    return write_tree(tmp_path / "results", Profile.read(SMOKE))
+def root(written, tmp_path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(written, tmp_path / "results"))
 
 
 def test_the_numbers_are_those_of_the_records(root):
@@ -80,7 +87,13 @@ def test_a_run_that_is_not_the_profiles_cell_is_left_out(root, name, old, new, s
 
 @pytest.mark.parametrize(
     "name",
-    ["gradients/hps.csv", "shortcut/jumps-leading.csv", "shortcut/images-leading.csv", "acting/hps.csv", "cost.json"],
+    [
+        "gradients/hps.csv",
+        "fidelity/jumps-leading.csv",
+        "fidelity/images-leading.csv",
+        "placement/hps.csv",
+        "cost.json",
+    ],
 )
 @pytest.mark.parametrize("spoil", [lambda text: text[: len(text) // 2], lambda text: text.replace("0.", "zero."),
                                    lambda text: "a,b\n1,2\n", lambda text: ""])  # fmt: skip
@@ -91,6 +104,15 @@ def test_a_broken_probe_is_left_out_and_named(root, name, spoil):
     tables.build(results)
     half = spoil("0.123456") == "0.12"  # half a table of numbers may be a shorter table
     assert results.problems.folder.tolist() == [str(path)] or (half and name != "cost.json")
+
+
+def test_probes_are_found_under_their_earlier_names(root):
+    results = Results.read(root, Profile.read(SMOKE), "mini")
+    for now, earlier in (("fidelity", "shortcut"), ("placement", "acting")):
+        (root / "mini" / now).rename(root / "mini" / earlier)
+    older = Results.read(root, Profile.read(SMOKE), "mini")
+    for now, then in ((results.jumps(), older.jumps()), (results.placement("hps"), older.placement("hps"))):
+        assert then.equals(now)
 
 
 def test_whether_the_order_of_methods_has_settled():
@@ -159,7 +181,7 @@ def test_what_is_missing_or_bad_is_said(root):
     (root / "mini/hps/draft_k/seed-0/summary.json").write_text("{")
     (root / "mini/hps/somebody/seed-0").mkdir(parents=True)
     (root / "mini/hps/somebody/seed-0/run.json").write_text("{}")
-    for gone in ("gradients/hps.csv", "cost.json", "shortcut/jumps-leading.csv"):
+    for gone in ("gradients/hps.csv", "cost.json", "fidelity/jumps-leading.csv"):
         (root / "mini" / gone).unlink()
     result = command("--results", root)
     assert result.returncode == 0, result.stderr

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import brightness, build_executor, embed, tiny_unet
+from conftest import brightness, build_executor, embed, few_steps, tiny_unet
 
 import methods
 from benchmark.config import resolve
@@ -45,7 +45,7 @@ class TinySuite:
 def test_a_broken_loss_ends_the_run_at_its_step_with_the_last_good_parameters(name, value, pipeline):
     config, reward = resolve("mini", name, "hps", 0, "5step", "cpu", None, ["batch=2"]), Breaking(value)
     method = config.build_method()
-    executor = build_executor(pipeline, method.slots, shortcut=tiny_unet(7))
+    executor = build_executor(pipeline, method.slots, shortcut=tiny_unet(7), steps=few_steps(name))
     suite, given = TinySuite(pipeline, reward), {"prompts": ["a red circle"], "accelerator": Accelerator(cpu=True)}
     parts = {"suite": suite, "executor": executor, "policy": executor.policy}
     trainer = Trainer(SimpleNamespace(config=config, method=method, **parts, **given))

@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import call, refused
+from conftest import call, refused, share
 
 from benchmark import tune
 from benchmark.records.profile import read_rates
@@ -36,18 +36,18 @@ def test_the_winner_is_the_best_rate_and_a_method_without_results_has_none():
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path):
+def test_the_command(base, tmp_path):
     profile = yaml.safe_load((ROOT / "profiles/smoke.yaml").read_text())
     profile["tuning"] |= {"rates": [1e-4, 1e-3], "growths": 0}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(profile))
-    folder = tmp_path / "results/mini/tuning"
+    folder, runs = tmp_path / "results/mini/tuning", share(base, tmp_path / "runs")
 
     def run(*arguments, main=tune.main):
         given = ("--params", tmp_path / "params.yaml", "--reward", "symmetry", "--out", tmp_path / "results")
         return call(main, *given, *arguments)
 
     def tuned(*arguments):
-        return run("--runs", tmp_path / "runs", *arguments)
+        return run("--runs", runs, "--jobs", 1, *arguments)
 
     result = tuned("--method", "draft_k k=2")
     assert result.exit_code == 0, result.output
@@ -58,15 +58,15 @@ def test_the_command(tmp_path):
     assert rates == {"draft_k k=2": table.learning_rate[table.reward_after.idxmax()]}
 
     # The evidence is enough: nothing runs again, and another method's is left alone.
-    made = set((tmp_path / "runs").rglob("summary.json"))
+    made = set(runs.rglob("summary.json"))
     for path in made:
         path.unlink()
     assert tuned("--method", "draft_k k=2").exit_code == 0
-    assert not set((tmp_path / "runs").rglob("summary.json"))
+    assert not set(runs.rglob("summary.json"))
     assert read_rates(folder / "symmetry.yaml") == rates
     assert pd.read_csv(folder / "symmetry.csv").equals(table)
 
     unknown = run("--method", "shortft", main=run_main)
     assert refused(unknown, "no rate for shortft")
     assert "benchmark.tune" in unknown.stderr
-    assert refused(run("--reward", "pickscore", "--runs", tmp_path / "runs"))
+    assert refused(run("--reward", "pickscore", "--runs", runs))

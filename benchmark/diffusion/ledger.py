@@ -17,18 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 _aten = torch.ops.aten
 
 
-def _cpu_attention(query, key, value, *args, out_shape=None, **kwargs) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _cpu_attention_backward(grad_out, query, key, value, *args, out_shape=None, **kwargs) -> int:
-    return sdpa_backward_flop_count(grad_out, query, key, value)
-
-
 # PyTorch has formulas for CUDA's attention kernels only; the CPU's would count as nothing.
 CPU_FORMULAS = {
-    _aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+    _aten._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop_count(*shapes[:3]),
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *s, **_: sdpa_backward_flop_count(*s[:4]),
 }
 
 
@@ -52,6 +44,9 @@ def measure(forward: Callable[[], torch.Tensor], inputs: list[torch.Tensor]) -> 
     if not inputs:
         return operations, 0
     return operations, count_operations(lambda: torch.autograd.grad(results[0].sum(), inputs, allow_unused=True))
+
+
+Cost = Callable[[], tuple[int, int]]  # operations of a call and of its backward pass
 
 
 @dataclasses.dataclass
@@ -94,31 +89,18 @@ class Ledger:
         finally:
             self._kinds = None
 
-    def call(
-        self,
-        part: str,
-        images: int,
-        key: Hashable,
-        cost: Callable[[], tuple[int, int]],
-        backward: bool = False,
-        recomputed: bool = False,
-    ) -> None:
+    def call(self, part: str, images: int, key: Hashable, cost: Cost, backward: bool, recomputed: bool = False) -> None:
         """Enter a call of ``part`` on ``images`` images. ``cost()`` measures one image, once per ``key``."""
         if self._paused:
             return
         if (part, key) not in self._costs:
             self._costs[part, key] = cost()
         forward, back = self._costs[part, key]
-        setattr(self, f"{part}_forwards", getattr(self, f"{part}_forwards") + images)
-        self.operations += forward * images
-        if part == "decoder":
-            self.images += images
-        if backward:
-            setattr(self, f"{part}_backwards", getattr(self, f"{part}_backwards") + images)
-            self.operations += back * images
-        if recomputed:
-            self.denoiser_recomputations += images
-            self.operations += forward * images
+        self.operations += images * (forward * (1 + recomputed) + back * backward)
+        entered = {"forwards": True, "backwards": backward, "recomputations": recomputed}
+        for name in (f"{part}_{kind}" for kind, made in entered.items() if made):
+            setattr(self, name, getattr(self, name) + images)
+        self.images += images * (part == "decoder")
         if self._kinds is not None:
             self._kinds[part, images, key, backward] += 1
             if recomputed:

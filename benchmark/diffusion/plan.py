@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Literal
 
 END = 0  # the sampler's last level: alpha-bar of timestep 0 (``set_alpha_to_one=False``)
@@ -57,24 +58,16 @@ def sampler_plan(timesteps: list[int], slots_at=lambda t: (1,), eta: float = 0.0
     ``slots_at(t)`` names the slots that are on at a timestep.
     """
     ends = [*timesteps[1:], END]
-    return tuple(
-        Hop(t, s, slots=tuple(slots_at(t)), eta=eta, guidance=guidance) for t, s in zip(timesteps, ends, strict=True)
-    )
+    pairs = zip(timesteps, ends, strict=True)
+    return tuple(Hop(t, s, slots=tuple(slots_at(t)), eta=eta, guidance=guidance) for t, s in pairs)
 
 
 def describe(plan: Plan) -> list[str]:
     """The plan in words, runs of like hops joined: ``981->761  12 x base  slots 1  no gradient``."""
-    runs: list[tuple[Hop, int, int]] = []
-    for hop in plan:
-        if runs:
-            first, _, count = runs[-1]
-            if dataclasses.replace(hop, t=first.t, s=first.s) == first:
-                runs[-1] = (first, hop.s, count + 1)
-                continue
-        runs.append((hop, hop.s, 1))
-    names = {END: "end", CLEAN: "x0"}
-    lines = []
-    for hop, last, count in runs:
+    names, lines = {END: "end", CLEAN: "x0"}, []
+    for _, run in itertools.groupby(plan, lambda hop: dataclasses.replace(hop, t=1, s=0)):
+        hop, *rest = run
+        last, count = [hop, *rest][-1].s, 1 + len(rest)
         gradient = "no gradient"
         if hop.eps_grad:
             gradient = "gradient" if hop.input_grad else "gradient, input detached"

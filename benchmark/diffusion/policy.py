@@ -8,14 +8,16 @@ them (the modules of these names say when which).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import UNet2DConditionModel as UNet
+from torch import Tensor
 
 from .beside import Beside
 from .merged import Merged
-from .slots import TARGETS, Slots
+from .slots import Slots
+
+Weights = dict[str, Tensor]  # what a call is given of the slots that are on, by name
 
 
 class Policy(Slots):
@@ -24,34 +26,26 @@ class Policy(Slots):
     unet      the base denoiser; it is frozen and given the adapters in place
     shortcut  the few-step denoiser, frozen; None where the suite has none
     lora      "merged" or "beside" the weights; "beside" takes linear layers only
+    options   of ``Slots``: rank, seed, targets
     """
 
-    def __init__(
-        self,
-        unet: UNet2DConditionModel,
-        shortcut: UNet2DConditionModel | None = None,
-        slots: int = 1,
-        rank: int = 16,
-        seed: int = 0,
-        targets: Sequence[str] = TARGETS,
-        lora: Literal["merged", "beside"] = "merged",
-    ):
-        self._ready: dict[tuple[str, tuple[int, ...]], dict[str, torch.Tensor]] = {}
+    def __init__(self, unet: UNet, shortcut: UNet | None = None, slots: int = 1, lora: str = "merged", **options):
+        self._ready: dict[tuple[str, tuple[int, ...]], Weights] = {}
         self._compiled: dict[str, Callable] = {}
-        super().__init__(unet, slots, rank, seed, targets)
+        super().__init__(unet, slots, **options)
         self.shortcut = shortcut if shortcut is None else shortcut.requires_grad_(False).eval()
         others = [shortcut] * (shortcut is not None)
         self.way = Merged(self, self._denoiser) if lora == "merged" else Beside(self, others)
         self.train_slots(self.slots)
 
-    def _denoiser(self, model: str) -> UNet2DConditionModel:
+    def _denoiser(self, model: str) -> UNet:
         if model == "base":
             return self.unet
         if self.shortcut is None:
             raise ValueError("this suite has no shortcut model")
         return self.shortcut
 
-    def weights(self, slots: Sequence[int], model: str = "base") -> dict[str, torch.Tensor]:
+    def weights(self, slots: Sequence[int], model: str = "base") -> Weights:
         """What a call of a model with ``slots`` on is given, by name; a graph back to their A and B."""
         slots = tuple(slots)
         if slots and (model, slots) not in self._ready:
@@ -63,7 +57,7 @@ class Policy(Slots):
         self._ready.clear()
         self.way.refresh()
 
-    def backward(self, loss: torch.Tensor, keep_merged: bool = False) -> None:
+    def backward(self, loss: Tensor, keep_merged: bool = False) -> None:
         """Add the loss's gradient to the slots' ``.grad``. What was made ready is forgotten: its graph is spent.
 
         keep_merged: keep it, and its graph, for more losses at the same parameters; then call ``refresh``.
@@ -77,14 +71,8 @@ class Policy(Slots):
         return self.way.costly(slots)
 
     def call(
-        self,
-        model: str,
-        latents: torch.Tensor,
-        t: int | torch.Tensor,
-        prompt_embeds: torch.Tensor,
-        weights: dict[str, torch.Tensor],
-        plain: bool = False,
-    ) -> torch.Tensor:
+        self, model: str, latents: Tensor, t: int | Tensor, prompt_embeds: Tensor, weights: Weights, plain: bool = False
+    ) -> Tensor:
         """Noise prediction (B, C, h, w), in the latents' precision, of one call without guidance.
 
         weights: what ``self.weights`` has of the slots that are on; names and shapes have to be those.

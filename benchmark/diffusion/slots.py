@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
+from diffusers import UNet2DConditionModel as UNet
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 
@@ -24,7 +25,7 @@ class Slots:
     The slots' parameters are float32 where the denoiser is of less precision.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, slots: int, rank: int, seed: int, targets: Sequence[str] = TARGETS):
+    def __init__(self, unet: UNet, slots: int, rank: int = 16, seed: int = 0, targets: Sequence[str] = TARGETS):
         if slots < 0 or rank < 1:
             raise ValueError(f"slots must be at least 0 and rank at least 1, got slots={slots}, rank={rank}")
         self.unet = unet.requires_grad_(False).eval()
@@ -74,11 +75,8 @@ class Slots:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """A copy of the slots' parameters by slot and peft's name, on the CPU."""
-        return {
-            f"{self.name(slot)}.{key}": value.detach().cpu().clone()
-            for slot in self.slots
-            for key, value in self._adapter(slot).items()
-        }
+        found = ((f"{self.name(slot)}.{key}", v) for slot in self.slots for key, v in self._adapter(slot).items())
+        return {key: value.detach().cpu().clone() for key, value in found}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         for slot in self.slots:
@@ -104,6 +102,5 @@ class Slots:
         for slot, target in self._folders(folder):
             config = self.unet.peft_config[self.name(slot)]
             about = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}
-            StableDiffusionPipeline.save_lora_weights(
-                target, unet_lora_layers=self._adapter(slot), unet_lora_adapter_metadata=about
-            )
+            layers = {"unet_lora_layers": self._adapter(slot), "unet_lora_adapter_metadata": about}
+            StableDiffusionPipeline.save_lora_weights(target, **layers)

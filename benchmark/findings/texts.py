@@ -74,6 +74,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import pandas as pd
+from jinja2.debug import rewrite_traceback_stack
 
 from ..errors import InputError, unknown
 from ..records import read_json
@@ -90,6 +91,10 @@ WRITTEN_ABOUT = "claims/written_about.json"
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
+class NotMeasured(InputError):
+    """The records do not have what a text asks for."""
+
+
 class Numbers:
     """What a template can ask of the records of a suite: everything public.
 
@@ -98,38 +103,33 @@ class Numbers:
     """
 
     def __init__(self, results: Results, verdicts: Iterable[dict] = (), blocks: dict[str, list[str]] | None = None):
-        self._results = results
+        self._results, self._blocks = results, blocks or {}
         self._verdicts = {v["id"]: v for v in verdicts}
-        self._blocks = blocks or {}
-        self.profile, self.suite = results.profile, results.suite
+        self.profile, self.suite, self.ratio = results.profile, results.suite, ratio
 
     # -- tables
 
     def block(self, name: str) -> str:
         made = {"results": summary, "state": progress}
+        if name not in (known := [*NAMES, *made, *self._blocks]):
+            raise unknown("block", name, known)
         if name in self._blocks:
             return "\n".join(self._blocks[name])
-        if name in made:
-            return "\n".join(made[name](self._results))
-        if name not in NAMES:
-            raise unknown("block", name, [*NAMES, *made, *self._blocks])
-        return "\n".join(table(self._results, name).lines())
+        return "\n".join(made[name](self._results) if name in made else table(self._results, name).lines())
 
     def rows(self, table: str, **where) -> list[dict]:
         return [with_intervals(row) for row in self._chosen(table, where).to_dict("records")]
 
     def number(self, table: str, column: str, **where) -> float | str | Interval:
-        found = self.rows(table, **where)
-        if len(found) != 1:
-            raise InputError(f"{len(found)} rows of {table} have {where}; one is expected")
-        if column not in found[0]:
-            raise unknown(f"column of {table}", column, found[0])
-        return found[0][column]
+        row = self._row(table, where)
+        if column not in row:
+            raise unknown(f"column of {table}", column, row)
+        return row[column]
 
     def mean(self, table: str, column: str, **where) -> float:
         found = self._chosen(table, where)
         if found.empty:
-            raise InputError(f"no row of {table} has {where}")
+            raise NotMeasured(f"no row of {table} has {where}")
         return float(found[column].mean())
 
     def count(self, **where) -> int:
@@ -138,21 +138,27 @@ class Numbers:
     def cells(self, **where) -> int:
         return len(self._chosen("cells", where))
 
+    def _row(self, table: str, where: dict) -> dict:
+        found = self.rows(table, **where)
+        if len(found) != 1:
+            raise NotMeasured(f"{len(found)} rows of {table} have {where}; one is expected")
+        return found[0]
+
     def _chosen(self, name: str, where: dict) -> pd.DataFrame:
         """Rows of a table's numbers, or of a table of records."""
         results, (kind, _, spacing) = self._results, name.partition("-")
-        if name in ("runs", "curves"):
-            return chosen(getattr(results, name), where)
-        if name == "cells":
-            return chosen(pd.DataFrame(results.cells), where)
         if name == "log":
-            return chosen(training_log(chosen(results.runs, where, ["variant", "reward", "seed"])), where)
-        if kind in ("jumps", "images"):
-            found = getattr(results, kind)(spacing)
-            return pd.DataFrame() if found is None else chosen(found, where)
-        if name not in NAMES:
+            runs = {column: x for column, x in where.items() if column in ("variant", "reward", "seed")}
+            frame = training_log(chosen(results.runs, runs))
+        elif name in ("runs", "curves", "cells"):
+            frame = pd.DataFrame(getattr(results, name))
+        elif kind in ("jumps", "images"):
+            frame = getattr(results, kind)(spacing)
+        elif name in NAMES:
+            frame = table(results, name).frame
+        else:
             raise unknown("table", name, [*NAMES, "runs", "curves", "log", "cells", "jumps-leading", "images-leading"])
-        return chosen(table(results, name).frame, where)
+        return pd.DataFrame() if frame is None else chosen(frame, where)
 
     # -- the matrix
 
@@ -164,34 +170,28 @@ class Numbers:
 
     def _interval(self, scores: np.ndarray | None, of: str) -> Interval:
         if scores is None:
-            raise InputError(f"there are no runs of {of} with this score")
+            raise NotMeasured(f"there are no runs of {of} with this score")
         return crossed_interval(scores)
 
     def base(self, reward: str, column: str | None = None, variant: str | None = None) -> float:
-        return self._score(variant or self._results.profile.methods()[0], reward, column, "before")
+        return self._score(variant or self.profile.methods()[0], reward, column, "before")
 
     def final(self, variant: str, reward: str, column: str | None = None) -> float:
         return self._score(variant, reward, column, "after")
 
     def _score(self, variant: str, reward: str, column: str | None, when: str) -> float:
-        name = f"heldout.{column}.{when}"
-        if column in (None, reward, "oracle", "diversity"):
-            name = f"{'reward' if column in (None, reward) else column}_{when}"
-        return self.mean("runs", name, variant=variant, reward=reward)
+        known = {None: f"reward_{when}", reward: f"reward_{when}"} | {x: f"{x}_{when}" for x in ("oracle", "diversity")}
+        return self.mean("runs", known.get(column, f"heldout.{column}.{when}"), variant=variant, reward=reward)
 
     def run(self, variant: str, reward: str, seed: int) -> dict:
-        found = self.rows("runs", variant=variant, reward=reward, seed=seed)
-        if not found:
-            raise InputError(f"there is no run of {variant} on {reward} with seed {seed}")
-        return found[0]
+        return self._row("runs", {"variant": variant, "reward": reward, "seed": seed})
 
     def settled(self, reward: str, share: float, column: str = "gained") -> float:
         return self.number("settled", column, reward=reward, share=share)
 
     def time_to_target(self, method: str, question: str, reward: str) -> float:
-        where = {"method": method, "question": question, "reward": reward}
-        side = {"below": 1, "above": -1}.get(self.number("time_to_target", "bound", **where), 0)
-        return safe(self.number("time_to_target", "ratio", **where), side)
+        row = self._row("time_to_target", {"method": method, "question": question, "reward": reward})
+        return safe(row["ratio"], {"below": 1, "above": -1}.get(row["bound"], 0))
 
     def equal_gain(self, variant: str, reward: str, column: str = "oracle") -> Interval | float:
         return self.number("equal_gain", column, variant=variant, reward=reward)
@@ -223,36 +223,31 @@ class Numbers:
         return self.number("gpu", column, variant=method, batch=batch)
 
 
-def chosen(frame: pd.DataFrame, where: dict, among: Iterable[str] | None = None) -> pd.DataFrame:
+def chosen(frame: pd.DataFrame, where: dict) -> pd.DataFrame:
     """Rows with certain values in some columns: one, one of a list, or one between the ends of a tuple."""
     for column, wanted in where.items() if len(frame) else ():
-        if among and column not in among:
-            continue
         if column not in frame:
             raise unknown("column", column, frame.columns)
-        values = frame[column]
-        if isinstance(wanted, tuple):
-            frame = frame[(values >= wanted[0]) & (values < wanted[1])]
-        else:
-            frame = frame[values.isin(wanted if isinstance(wanted, list) else [wanted])]
+        x = frame[column]
+        between = isinstance(wanted, tuple) and (x >= wanted[0]) & (x < wanted[1])
+        frame = frame[
+            between if isinstance(wanted, tuple) else x.isin(wanted if isinstance(wanted, list) else [wanted])
+        ]
     return frame
 
 
 def training_log(runs: pd.DataFrame) -> pd.DataFrame:
     """What runs logged, a row for each step; ``scored``: the mean reward of the step's images."""
-    parts = [
-        read_csv(Path(run.folder) / "log.csv", ["reward"])
-        .rename(columns={"reward": "scored"})
-        .assign(variant=run.variant, reward=run.reward, seed=run.seed)
-        for run in runs.itertuples()
-    ]
+    parts = []
+    for run in runs.itertuples():
+        log = read_csv(Path(run.folder) / "log.csv", ["reward"]).rename(columns={"reward": "scored"})
+        parts.append(log.assign(variant=run.variant, reward=run.reward, seed=run.seed))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def progress(results: Results) -> list[str]:
     """How much of the matrix is there, in a sentence."""
-    here = list(results.runs.get("reward", []))
-    cells = [key.reward for key in results.cells]
+    here, cells = list(results.runs.get("reward", [])), [key.reward for key in results.cells]
     parts = ", ".join(f"`{reward}` {here.count(reward)} of {cells.count(reward)}" for reward in results.rewards())
     return [f"{len(here)} of {len(cells)} cells of the standard matrix are there: {parts}."]
 
@@ -268,21 +263,17 @@ def summary(results: Results) -> list[str]:
         row = found[method, rewards[0]] if rewards else None
         return row["gain"].value if row else -np.inf
 
-    def cells(method: str) -> Iterator[str]:
-        yield f"`{method}`"
-        for name in ("run_seconds", "few_step_seconds", "peak_mb"):
-            price = costs.get(method, {}).get(name, np.nan)
-            yield f"{price:.0f}" if np.isfinite(price) else ""
+    def line(method: str) -> list[str]:
+        prices = [costs.get(method, {}).get(x, np.nan) for x in ("run_seconds", "few_step_seconds", "peak_mb")]
+        cells = [f"`{method}`", *(f"{x:.0f}" if np.isfinite(x) else "" for x in prices)]
         for row in (found[method, reward] for reward in rewards):
-            if row:
-                yield f"{marked(row['gain'], row['seeds'])} ({seeds_of(results, method, row['reward'])})"
-                yield marked(row.get("oracle"), row["seeds"])
-            else:
-                yield from (NOT_MEASURED, "")
+            gained = row and f"{marked(row['gain'], row['seeds'])} ({seeds_of(results, method, row['reward'])})"
+            cells += [gained, marked(row.get("oracle"), row["seeds"])] if row else [NOT_MEASURED, ""]
+        return cells
 
     heads = ["method", "run, s", "few-step model, s", "peak MB"]
     heads += [head for reward in rewards for head in (f"{reward}, gain", "oracle")]
-    return piped([heads, ["---"] * len(heads), *map(cells, sorted(methods, key=gain, reverse=True))])
+    return piped([heads, ["---"] * len(heads), *map(line, sorted(methods, key=gain, reverse=True))])
 
 
 def with_intervals(row: dict) -> dict:
@@ -291,8 +282,20 @@ def with_intervals(row: dict) -> dict:
     return row | {name: Interval(*(row[name + end] for end in ("", "_low", "_high"))) for name in ends}
 
 
+def value(x: float | Interval) -> float:
+    return x.value if isinstance(x, Interval) else x
+
+
+def ratio(x: float | Interval, y: float | Interval) -> float | Interval:
+    """Of positive numbers, or of Intervals."""
+    return x.over(y) if isinstance(x, Interval) and isinstance(y, Interval) else value(x) / value(y)
+
+
+# -- rendering
+
+
 def shown(x: object) -> object:
-    """What a template shows: whole numbers as such; others, and Intervals, only through a filter."""
+    """What a template shows without a filter: whole numbers as such, and no other number."""
     if isinstance(x, float) and x.is_integer():
         return int(x)
     if isinstance(x, float | Interval):
@@ -300,73 +303,31 @@ def shown(x: object) -> object:
     return x
 
 
-def value(x: float | Interval) -> float:
-    return x.value if isinstance(x, Interval) else x
-
-
-def ratio(x: float | Interval, y: float | Interval) -> float | Interval:
-    """Of two positive numbers; of Intervals with an interval from both intervals' ends, so wider than 95%."""
-    if isinstance(x, Interval) and isinstance(y, Interval):
-        return Interval(x.value / y.value, x.low / y.high, x.high / y.low)
-    return value(x) / value(y)
-
-
-# -- filters
-
-
-def plain(x: float | Interval, digits: int = 3, sign: str = "") -> str:
-    return f"{value(x):{sign}.{digits}f}"
-
-
-def signed(x: float | Interval, digits: int = 3) -> str:
-    return plain(x, digits, "+")
-
-
-def interval(x: Interval, digits: int = 3, sign: str = "+") -> str:
-    return f"{x:{sign}.{digits}f}"
-
-
-def ends(x: Interval, digits: int = 3, sign: str = "+") -> str:
-    return "[" + interval(x, digits, sign).partition("[")[2]
-
-
-def percent(x: float | Interval, digits: int = 0) -> str:
-    return f"{value(x):.{digits}%}"
-
-
-def thousands(x: float | Interval) -> str:
-    return f"{value(x):,.0f}"
-
-
-def word(x: float) -> str:
-    return WORDS[round(x)] if 0 <= round(x) < len(WORDS) else str(round(x))
-
-
 def extent(values: Iterable[float | Interval], digits: int = 3, sign: str = "+") -> str:
     """Least and largest; one of them where they look the same."""
-    values = [value(x) for x in values]
-    return " to ".join(dict.fromkeys(plain(x, digits, sign) for x in (min(values), max(values))))
+    if not (values := [value(x) for x in values]):
+        raise NotMeasured("there is nothing to give the extent of")
+    return " to ".join(dict.fromkeys(f"{x:{sign}.{digits}f}" for x in (min(values), max(values))))
 
 
-FILTERS = (signed, plain, interval, ends, percent, thousands, word, extent)
-
-
-# -- rendering
+FILTERS = {
+    "plain": lambda x, digits=3, sign="": f"{value(x):{sign}.{digits}f}",
+    "signed": lambda x, digits=3: f"{value(x):+.{digits}f}",
+    "interval": lambda x, digits=3, sign="+": f"{x:{sign}.{digits}f}",
+    "ends": lambda x, digits=3, sign="+": "[" + f"{x:{sign}.{digits}f}".partition("[")[2],
+    "percent": lambda x, digits=0: f"{value(x):.{digits}%}",
+    "thousands": lambda x: f"{value(x):,.0f}",
+    "word": lambda x: WORDS[round(x)] if 0 <= round(x) < len(WORDS) else str(round(x)),
+    "extent": extent,
+}
 
 
 def environment(numbers: Numbers, folder: Path = TEMPLATES) -> jinja2.Environment:
     """The templates of a folder, with what they can ask and the filters above."""
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-        finalize=shown,
-    )
-    made.globals |= {name: getattr(numbers, name) for name in dir(numbers) if name[0] != "_"} | {"ratio": ratio}
-    made.filters |= {each.__name__: each for each in FILTERS}
+    options = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True, "finalize": shown}
+    made = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, **options)
+    made.globals |= {name: getattr(numbers, name) for name in dir(numbers) if name[0] != "_"}
+    made.filters |= FILTERS
     return made
 
 
@@ -376,11 +337,13 @@ def located(folder: Path) -> Iterator[None]:
     try:
         yield
     except (jinja2.TemplateError, InputError, TypeError, ValueError, KeyError) as error:
-        lines = [(part.filename, part.lineno) for part in traceback.extract_tb(error.__traceback__)]
+        places = [
+            (part.filename, part.lineno) for part in traceback.extract_tb(rewrite_traceback_stack().__traceback__)
+        ]
         if isinstance(error, jinja2.TemplateSyntaxError):
-            lines.append((error.filename, error.lineno))
-        here = next((f"{name}, line {line}: " for name, line in reversed(lines) if str(folder) in str(name)), "")
-        raise InputError(f"{here}{error}") from None
+            places.append((error.filename, error.lineno))
+        here = next((f"{name}, line {line}: " for name, line in reversed(places) if str(folder) in str(name)), "")
+        raise (NotMeasured if isinstance(error, NotMeasured) else InputError)(f"{here}{error}") from None
 
 
 # -- the records that the texts are about
@@ -388,10 +351,8 @@ def located(folder: Path) -> Iterator[None]:
 
 def digest(results: Results) -> str:
     """A hash of which runs there are, how they ended, and with which reward."""
-    runs = sorted(
-        (Path(run.folder).relative_to(results.root).as_posix(), run.status, run.reward_after)
-        for run in results.runs.itertuples()
-    )
+    ends = zip(results.runs.folder, results.runs.get("status", []), results.runs.get("reward_after", []), strict=True)
+    runs = sorted((Path(folder).relative_to(results.root).as_posix(), *end) for folder, *end in ends)
     return hashlib.sha256(repr(runs).encode()).hexdigest()[:16]
 
 
@@ -401,16 +362,22 @@ def written_about(results: Results, folder: Path = TEMPLATES) -> bool:
 
 
 @functools.lru_cache(maxsize=4)
-def _claims_environment(results: Results, folder: Path) -> jinja2.Environment:
+def _claims(results: Results, folder: Path) -> jinja2.Environment:
     return environment(Numbers(results), folder)
 
 
 def about(claim: str, results: Results, folder: Path = TEMPLATES) -> dict[str, str]:
-    """The texts of a claim, ``caveat`` and ``explanation``; empty ones where it has none, or the records are others."""
+    """The texts of a claim, ``caveat`` and ``explanation``.
+
+    Empty where the claim has none, where a text asks for what was not measured, and where the records are others.
+    """
     texts = dict.fromkeys(("caveat", "explanation"), "")
-    if (folder / f"claims/{claim}.md").is_file() and written_about(results, folder):
-        template = _claims_environment(results, folder).get_template(f"claims/{claim}.md")
-        with located(folder):
-            for name, block in template.blocks.items():
-                texts[name] = " ".join("".join(block(template.new_context())).split()) + "\n"
+    if not (folder / f"claims/{claim}.md").is_file() or not written_about(results, folder):
+        return texts
+    for name in texts:
+        with contextlib.suppress(NotMeasured), located(folder):
+            template = _claims(results, folder).get_template(f"claims/{claim}.md")
+            if name in template.blocks:
+                text = "".join(template.blocks[name](template.new_context()))
+                texts[name] = " ".join(text.split()) + "\n"
     return texts

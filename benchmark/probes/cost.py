@@ -12,12 +12,14 @@ import collections
 import dataclasses
 import itertools
 import time
+from functools import partial
 
 import numpy as np
 import torch
 
 from ..diffusion.ledger import Ledger
 from ..records import peak_memory_mb
+from ..statistics import Interval
 from ..training.workbench import Workbench
 
 
@@ -37,9 +39,7 @@ def make_call(bench: Workbench, part: str, images: int, key, backward: bool):
         given = {name: weight.detach().requires_grad_(backward) for name, weight in merged.items()}
         embeds = suite.embed(prompts)
         inputs = [*given.values()] * backward + [latents.requires_grad_()] * attached
-
-        def forward():
-            return executor.policy.call(model, latents, 501, embeds, given)
+        forward = partial(executor.policy.call, model, latents, 501, embeds, given)
     elif part == "decoder":
         given = latents.to(vae.dtype).requires_grad_(backward)
         inputs = [given] * backward
@@ -50,10 +50,7 @@ def make_call(bench: Workbench, part: str, images: int, key, backward: bool):
         with torch.no_grad():
             pixels = vae.decode(latents.to(vae.dtype), return_dict=False)[0].float().clamp(-1, 1) / 2 + 0.5
         pixels.requires_grad_(backward)
-        inputs = [pixels] * backward
-
-        def forward():
-            return bench.trainer.reward.score(pixels, prompts)
+        inputs, forward = [pixels] * backward, partial(bench.trainer.reward.score, pixels, prompts)
 
     def run() -> None:
         with torch.set_grad_enabled(backward):
@@ -66,13 +63,11 @@ def make_call(bench: Workbench, part: str, images: int, key, backward: bool):
 
 def seconds_of(run, wait: bool = True) -> float:
     """Seconds that ``run()`` takes; ``wait``: for the device to be done too."""
-    wait = wait and torch.cuda.is_available()
-    if wait:
-        torch.cuda.synchronize()
+    settle = torch.cuda.synchronize if wait and torch.cuda.is_available() else lambda: None
+    settle()
     start = time.perf_counter()
     run()
-    if wait:
-        torch.cuda.synchronize()
+    settle()
     return time.perf_counter() - start
 
 
@@ -120,9 +115,7 @@ def measure(bench: Workbench, steps: int, rounds: int) -> dict[str, float]:
     return {
         **{name: counted[f"denoiser_{name}"] for name in ("forwards", "backwards", "recomputations")},
         "operations": counted["operations"],
-        "seconds": float(np.median(whole)),
-        "seconds_low": float(min(whole)),
-        "seconds_high": float(max(whole)),
+        **Interval(float(np.median(whole)), min(whole), max(whole)).row("seconds"),
         "alone": float(np.median(parts)),
         "ratio": float(np.median(np.array(whole) / np.array(parts))),
         "peak_mb": peak_memory_mb(device),

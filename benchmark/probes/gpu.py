@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import gc
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 
 from ..cli import console
 from ..config import RunConfig
-from ..records import read_json
+from ..records import read_json, write_json
 from ..suites import Suite
 from ..training.trainer import Diverged
 from ..training.workbench import Workbench
@@ -28,6 +27,8 @@ from .cost import make_call, seconds_of, spent, take
 CHECKPOINTING = ("draft checkpoint=false", "alignprop checkpoint=false", "shortft checkpoint=true")
 BATCHES = (1, 4, 16, 2, 8)  # in this order, so that what time leaves out is in between
 ROUNDS = 2
+
+Place = tuple[str, int]  # variant and batch
 
 
 class Models:
@@ -88,32 +89,33 @@ def measure(bench: Workbench, rounds: int, rate: float) -> dict:
 
 def _identity(about: dict) -> dict:
     """What rows of one record have in common."""
-    return {
-        **{key: about[key] for key in ("narrow", "pixels", "reward", "precision", "rank", "settings")},
-        **{key: about["environment"][key] for key in ("device", "versions", "threads")},
-    }
+    common = {key: about[key] for key in ("narrow", "pixels", "reward", "precision", "rank", "settings")}
+    return common | {key: about["environment"][key] for key in ("device", "versions", "threads")}
 
 
 @dataclasses.dataclass
 class Record:
-    """What was measured (``rows``), and of what else was asked, (variant, batch): what became of it."""
+    """What was measured (``rows``), and of what else was asked: what became of it. Without a path none is written."""
 
+    path: Path | None
     about: dict
     rows: list[dict] = dataclasses.field(default_factory=list)
-    out_of_memory: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+    out_of_memory: list[Place] = dataclasses.field(default_factory=list)
     failed: list[tuple[str, int, str]] = dataclasses.field(default_factory=list)
-    not_measured: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+    not_measured: list[Place] = dataclasses.field(default_factory=list)
 
-    def content(self) -> dict:
+    def write(self) -> None:
         parts = dataclasses.asdict(self)
-        return parts.pop("about") | parts
+        about, path = parts.pop("about"), parts.pop("path")
+        if path:
+            write_json(path, about | parts)
 
-    def resume(self, path: Path) -> bool:
+    def resume(self) -> bool:
         """Go on from the record at ``path`` if there is one of the same settings, chip and versions.
 
         Its rate of a matrix product stays, for all shares to be of one rate; what failed is tried again.
         """
-        found = read_json(path)
+        found = read_json(self.path) if self.path else None
         if not found or _identity(found) != _identity(self.about):
             return False
         self.about = {key: found[key] for key in self.about}
@@ -122,15 +124,8 @@ class Record:
         return True
 
 
-def measure_all(
-    models: Models,
-    configs: dict[tuple[str, int], RunConfig],
-    record: Record,
-    until: float,
-    rounds: int,
-    keep: Callable[[], None],
-) -> None:
-    """Fill the record, calling ``keep`` after every row.
+def measure_all(models: Models, configs: dict[Place, RunConfig], record: Record, until: float, rounds: int) -> None:
+    """Fill the record, and write it after every row.
 
     until: when, on the clock of ``time.perf_counter``, no more is begun that would not end.
     """
@@ -139,9 +134,7 @@ def measure_all(
     seconds = {row["variant"]: (row["batch"], row["took"]) for row in record.rows}
     done = {(row["variant"], row["batch"]) for row in record.rows} | set(record.out_of_memory)
     record.not_measured = [place for place in configs if place not in done]
-    for (variant, batch), config in configs.items():
-        if (variant, batch) in done:
-            continue
+    for variant, batch in list(record.not_measured):
         known, took = seconds.get(variant, (batch, 0.0))
         if time.perf_counter() + took * max(batch / known, 1) > until:
             continue
@@ -151,7 +144,7 @@ def measure_all(
             continue
         begun = time.perf_counter()
         try:
-            row = {"variant": variant, "batch": batch} | measure(models.bench(config), rounds, rate)
+            row = {"variant": variant, "batch": batch} | measure(models.bench(configs[variant, batch]), rounds, rate)
             row["took"] = time.perf_counter() - begun
         except torch.OutOfMemoryError:
             record.out_of_memory.append((variant, batch))
@@ -170,4 +163,5 @@ def measure_all(
         finally:
             models.release()
         seconds[variant] = (batch, time.perf_counter() - begun)
-        keep()
+        record.write()
+    record.write()

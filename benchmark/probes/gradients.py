@@ -76,11 +76,8 @@ class Probe:
         policy.load_state_dict(reference)  # slot 1 as all others have it
         self.full: Plan = tuple(hop.with_gradient() for hop in method.sampler_plan(self.executor.timesteps))
         sizes = {slot: sum(p.numel() for p in policy.slot_parameters(slot)) for slot in policy.slots}
-        self.moments = {
-            (variant.label, slot): Moments(sizes[slot], bench.suite.device)
-            for variant in variants
-            for slot in variant.trained()
-        }
+        pairs = [(variant.label, slot) for variant in variants for slot in variant.trained()]
+        self.moments = {(label, slot): Moments(sizes[slot], bench.suite.device) for label, slot in pairs}
         self.redrawn: dict[str, list[tuple[float, float]]] = {variant.label: [] for variant in variants}
         self.operations: dict[str, float] = {}
         self.done = 0
@@ -91,19 +88,16 @@ class Probe:
 
     def collect(self, updates) -> dict[int, torch.Tensor]:
         """The mean of the estimates that ``updates`` yields, by slot."""
-        policy, count = self.executor.policy, 0
+        policy = self.executor.policy
         for parameter in policy.parameters():
             parameter.grad = None
-        for _ in updates:
-            count += 1
+        count = sum(1 for _ in updates)
 
-        def mean(slot: int) -> torch.Tensor:
-            parameters = policy.slot_parameters(slot)
-            return torch.cat(
-                [(torch.zeros_like(p) if p.grad is None else p.grad / count).flatten() for p in parameters]
-            )
+        def mean(parameter: torch.nn.Parameter) -> torch.Tensor:
+            found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad / count
+            return found.flatten()
 
-        return {slot: mean(slot) for slot in policy.slots}
+        return {slot: torch.cat([mean(p) for p in policy.slot_parameters(slot)]) for slot in policy.slots}
 
     def full_gradient(self, batch: Batch) -> dict[int, torch.Tensor]:
         """The gradient of minus the mean reward through the whole sampler, by slot."""

@@ -72,24 +72,16 @@ def numbers(parts: list[Moments]) -> dict[str, float]:
     ratio, full = ratios
     full_variance, full_square = (rr.sum() - sums[1, 1] / count) / (count - 1), mean_r / (count * (count - 1))
     cosine = np.divide(gr, np.sqrt(gg * rr), out=np.full(count, np.nan), where=gg * rr > 0)
-    alignment = bootstrap_mean(cosine)
     signal = mean_g > 0 and mean_r > 0
-    norm = bootstrap_mean(np.sqrt(gg))
+    own = ratio._replace(value=float(variance / square) if square > 0 else float("inf"))
+    full = full._replace(value=float(full_variance / full_square) if full_square > 0 else float("inf"))
     return {
-        "norm": norm.value,
-        "norm_low": norm.low,
-        "norm_high": norm.high,
+        **bootstrap_mean(np.sqrt(gg)).row("norm"),
         "mean_norm": float(np.sqrt(square)) if square > 0 else float("nan"),
         "variance": float(variance),
-        "normalised_variance": float(variance / square) if square > 0 else float("inf"),
-        "normalised_variance_low": ratio.low,
-        "normalised_variance_high": ratio.high,
-        "full_normalised_variance": float(full_variance / full_square) if full_square > 0 else float("inf"),
-        "full_normalised_variance_low": full.low,
-        "full_normalised_variance_high": full.high,
-        "cosine": alignment.value,
-        "cosine_low": alignment.low,
-        "cosine_high": alignment.high,
+        **own.row("normalised_variance"),
+        **full.row("full_normalised_variance"),
+        **bootstrap_mean(cosine).row("cosine"),
         "cosine_of_means": float(mean_gr / np.sqrt(mean_g * mean_r)) if signal else float("nan"),
     }
 

@@ -57,12 +57,12 @@ def measure(configs: dict[str, RunConfig], loras: dict[str, Path], prompts: int)
         texts = bench.suite.prompts("test", prompts)
         untuned = acting_at(method, timesteps, set())
         if (executor.guidance_scale, untuned) not in bases:  # the same for all LoRAs of a sampler
-            bases[executor.guidance_scale, untuned] = score(executor, untuned, bench.suite, [reward], texts)[1]
+            bases[executor.guidance_scale, untuned] = score(bench, untuned, [reward], texts)[1]
         scores = {untuned: bases[executor.guidance_scale, untuned]}
         for part, steps in track(parts(timesteps).items(), description=variant, console=console):
             plan = acting_at(method, timesteps, steps)
             if plan not in scores:  # ShortFT's own steps are all of its steps
-                scores[plan] = score(executor, plan, bench.suite, [reward], texts)[1]
+                scores[plan] = score(bench, plan, [reward], texts)[1]
             row = {"variant": variant, "steps": part}
             for column, key in {"gain": reward, "oracle": "oracle"}.items():
                 if key in scores[plan]:

@@ -36,6 +36,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 RECORD_VERSION = 3
@@ -112,9 +113,9 @@ def whole(path: Path) -> Iterator[Path]:
     os.replace(part, path)
 
 
-def remove_parts(folder: Path) -> None:
+def remove_parts(*folders: Path) -> None:
     """Remove what a killed process left half-written."""
-    for part in folder.glob(".*.part"):
+    for part in (part for folder in folders for part in folder.glob(".*.part")):
         part.unlink()
 
 
@@ -126,6 +127,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_table(path: Path, table: pd.DataFrame, float_format: str | None = "%.6g") -> None:
+    """Write a table as CSV. float_format: of its numbers; None keeps every digit."""
+    write_text(path, table.to_csv(index=False, float_format=float_format))
 
 
 def read_json(path: Path) -> dict | None:
@@ -178,11 +184,9 @@ def environment(device: str) -> dict:
     """Versions, device, threads and commit."""
     import torch
 
+    command = ("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD")
     try:
-        git = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-        )
-        commit = git.stdout.strip() or None
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
     except OSError:  # no git on this machine
         commit = None
     cuda = device.startswith("cuda")

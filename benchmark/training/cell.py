@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from .. import records
 from ..config import RunConfig
@@ -24,16 +24,18 @@ from .pictures import before_and_after, thumbnails
 from .trainer import LOG_COLUMNS, Diverged
 from .workbench import Workbench
 
+REACHED = "step {task.fields[step]}  reward {task.fields[reward]}"
 COLUMNS = (
-    TextColumn("{task.description}"),
+    "{task.description}",
     BarColumn(),
-    TextColumn("{task.percentage:>3.0f}%"),
-    TextColumn("step {task.fields[step]}  reward {task.fields[reward]}"),
+    "{task.percentage:>3.0f}%",
+    REACHED,
     TimeElapsedColumn(),
     TimeRemainingColumn(),
 )
 
 
+@dataclasses.dataclass(eq=False)
 class Cell:
     """One run of a configuration. Call it; set ``stop`` to end it after the current step.
 
@@ -41,21 +43,18 @@ class Cell:
     of them train, and the main one evaluates and writes.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        folder: Path,
-        root: Path,
-        console: Console,
-        track: str | None = None,
-        checkpoint_seconds: float = 20.0,
-    ):
-        self.config, self.folder, self.root = config, folder, root
-        self.artifacts = records.artifacts(root, folder)
-        self.console, self.checkpoint_seconds = console, checkpoint_seconds
-        cpu = config.device == "cpu"
-        self.accelerator = Accelerator(cpu=cpu, log_with=track, project_dir=folder if track else None)
-        bench = Workbench(config, accelerator=self.accelerator)
+    config: RunConfig
+    folder: Path
+    root: Path
+    console: Console
+    track: str | None = None
+    checkpoint_seconds: float = 20.0
+
+    def __post_init__(self):
+        config, track = self.config, {"log_with": self.track, "project_dir": self.folder} if self.track else {}
+        self.artifacts = records.artifacts(self.root, self.folder)
+        self.accelerator = Accelerator(cpu=config.device == "cpu", **track)
+        bench = self.bench = Workbench(config, accelerator=self.accelerator)
         self.suite, self.method, self.executor, self.policy = bench.suite, bench.method, bench.executor, bench.policy
         self.trainer = bench.trainer
         if track:
@@ -70,19 +69,12 @@ class Cell:
     # -- evaluation
 
     def _evaluate(self, plan: Plan, curve: bool = False) -> Evaluation:
-        settings = self.config.settings
-        prompts = {settings.split: self.suite.prompts(settings.split, settings.test_prompts)}
-        if curve:
-            prompts[settings.split] = prompts[settings.split][: settings.curve_prompts]
-        else:
-            part = max(settings.test_prompts // 4, 1)
-            prompts["combinations"] = self.suite.prompts("combinations", part)
-            prompts["train"] = self.trainer.prompts[:part]
-        rewards = self.suite.scored_rewards()
-        if self.config.reward not in rewards:
-            rewards = [*rewards, self.config.reward]
-        varied = VARIED_ON_CURVE if curve else VARIED
-        result = evaluate(self.executor, plan, self.suite, rewards, prompts, varied)
+        settings, part = self.config.settings, max(self.config.settings.test_prompts // 4, 1)
+        held_out = self.suite.prompts(settings.split, settings.test_prompts)
+        others = {"combinations": self.suite.prompts("combinations", part), "train": self.trainer.prompts[:part]}
+        prompts = {settings.split: held_out[: settings.curve_prompts]} if curve else {settings.split: held_out} | others
+        rewards = list(dict.fromkeys([*self.suite.scored_rewards(), self.config.reward]))
+        result = evaluate(self.bench, plan, rewards, prompts, VARIED_ON_CURVE if curve else VARIED)
         self.suite.park(self.config.reward)
         return result
 
@@ -108,14 +100,12 @@ class Cell:
         point = int(self.trainer.progress * points + 1e-9)
         if point < points and (not self.curve or point > round(self.curve[-1]["share"] * points)):
             if self.accelerator.is_main_process:
-                result = self._evaluate(self.sampler, curve=True)
-                self._add_point(point, result, before)
+                self._add_point(point, self._evaluate(self.sampler, curve=True), before)
             self.accelerator.wait_for_everyone()
 
     def before(self) -> Evaluation:
         """The base model's evaluation: made once per suite and kept beside the runs."""
-        settings, suite = self.config.settings, self.suite
-        reward = self.config.reward
+        settings, suite, reward = self.config.settings, self.suite, self.config.reward
         extra = None if reward in suite.scored_rewards() else [reward, suite.reward(reward).version]
         key = [suite.fingerprint(False), self.executor.guidance_scale, self.executor.timesteps]
         key += [settings.test_prompts, settings.split, settings.train_prompts, identity(self.config)["prompts"], extra]
@@ -133,11 +123,9 @@ class Cell:
     def _checkpoint(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        state = self.trainer.state_dict() | {"curve": self.curve, "sound": self.sound}
-        state |= {"identity": identity(self.config)}
-        records.save_state(self.artifacts / "checkpoint.pt", state)
-        log = pd.DataFrame(self.trainer.log, columns=LOG_COLUMNS)
-        records.write_text(self.folder / "log.csv", log.to_csv(index=False))
+        own = {"curve": self.curve, "sound": self.sound, "identity": identity(self.config)}
+        records.save_state(self.artifacts / "checkpoint.pt", self.trainer.state_dict() | own)
+        records.write_table(self.folder / "log.csv", pd.DataFrame(self.trainer.log, columns=LOG_COLUMNS), None)
 
     def train(self, before: Evaluation | None) -> records.Status:
         """Train to the end of the budget; ``before`` is the base model's evaluation, on the main process."""
@@ -149,6 +137,7 @@ class Cell:
             self.curve, self.sound = state["curve"], state["sound"]
             self.console.print(f"resumed at step {trainer.step} ({min(trainer.progress, 1):.0%} of the budget)")
         saved, told, recent = trainer.seconds, trainer.progress, [row[1] for row in trainer.log[-20:]]
+        status: records.Status = "done"
         try:
             with Progress(*COLUMNS, console=self.console, disable=not self.console.is_terminal) as bar:
                 task = bar.add_task("training", total=1.0, step=trainer.step, reward="")
@@ -161,17 +150,17 @@ class Cell:
                         self.console.print(f"{done:4.0%}  step {row['step']}  reward {shown}")
                     self.accelerator.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
                     self._trace(before)
-                    if trainer.seconds - saved >= self.checkpoint_seconds or self.stop:
+                    if self.stop:
+                        status = "interrupted"
+                        break
+                    if trainer.seconds - saved >= self.checkpoint_seconds:
                         self._checkpoint()
                         saved = trainer.seconds
-                    if self.stop:
-                        return "interrupted"
         except Diverged as error:
+            status = "diverged"
             self.console.print(f"diverged: {error}")
-            self._checkpoint()
-            return "diverged"
         self._checkpoint()
-        return "done"
+        return status
 
     # -- the whole
 
@@ -189,10 +178,10 @@ class Cell:
             return _finite(float((after.scores.loc[rows, column] - before.scores.loc[rows, column]).sem()))
 
         reward, trainer = self.config.reward, self.trainer
-        oracle = "oracle" in before.scores
-        trained = {reward, "oracle", *self.suite.reward_weights(reward)}
-        others = [c for c in before.scores.columns[2:] if c not in trained]
-        seen = [reward, *(["oracle"] * oracle)]
+        seen = [name for name in (reward, "oracle") if name in before.scores]
+        others = before.scores.columns[2:].difference([*seen, *self.suite.reward_weights(reward)], sort=False)
+        pairs, errors = {name: pair(name) for name in seen}, {name: error(name) for name in seen}
+        oracle = pairs.get("oracle", (None, None))
         return records.Summary(
             **self.config.model_dump(include={"suite", "method", "reward", "seed", "budget"}),
             **dataclasses.asdict(self.executor.ledger),
@@ -200,11 +189,8 @@ class Cell:
             steps=trainer.step,
             seconds=trainer.seconds,
             evaluation_seconds=after.seconds if after else 0.0,
-            reward_before=pair(reward)[0],
-            reward_after=pair(reward)[1],
-            reward_se=error(reward),
-            **dict(zip(("oracle_before", "oracle_after"), pair("oracle") if oracle else (None, None), strict=True)),
-            oracle_se=error("oracle") if oracle else None,
+            **dict(zip(("reward_before", "reward_after"), pairs[reward], strict=True), reward_se=errors[reward]),
+            **dict(zip(("oracle_before", "oracle_after"), oracle, strict=True), oracle_se=errors.get("oracle")),
             diversity_before=before.diversity,
             diversity_after=after and _finite(after.diversity),
             drift=after and _finite(after.drift(before)),
@@ -224,8 +210,7 @@ class Cell:
         main, before = self.accelerator.is_main_process, None
         if main:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for place in (self.folder, self.artifacts):
-                records.remove_parts(place)
+            records.remove_parts(self.folder, self.artifacts)
             (self.artifacts / "error.txt").unlink(missing_ok=True)
             records.write_json(self.folder / "run.json", identity(self.config))
             records.write_json(self.folder / "environment.json", records.environment(self.config.device))
@@ -275,11 +260,10 @@ class Cell:
             active = {str(t): self.method.slots_at(t, self.executor.timesteps) for t in self.executor.timesteps}
             records.write_json(self.artifacts / "lora" / records.SLOTS_FILE, active)
         self._add_point(self.config.settings.curve_points, after, before)
-        curve = pd.DataFrame(self.curve)
-        records.write_text(self.folder / "curve.csv", curve.to_csv(index=False, float_format="%.6g"))
+        records.write_table(self.folder / "curve.csv", pd.DataFrame(self.curve))
         scores = pd.concat([before.scores.assign(when="before"), after.scores.assign(when="after")])
-        records.write_text(self.folder / "scores.csv", scores.to_csv(index=False, float_format="%.6g"))
-        before_and_after(self.artifacts / "before_after.png", self.executor, before, after, self.config)
+        records.write_table(self.folder / "scores.csv", scores)
+        before_and_after(self.artifacts / "before_after.png", self.bench, before, after)
         thumbnails(self.folder / "samples.jpg", self.executor, before, after)
         return status, after
 

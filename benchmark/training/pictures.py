@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from .. import records
-from ..config import RunConfig
 from ..diffusion import Executor
 from ..records import SAMPLES
 from .evaluation import Evaluation
+from .workbench import Workbench
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -40,17 +40,15 @@ def save_jpeg(path: Path, pixels: np.ndarray) -> None:
         grid.save(part, format="JPEG", quality=90, subsampling=0)
 
 
-def before_and_after(
-    path: Path, executor: Executor, before: Evaluation, after: Evaluation, config: RunConfig, count: int = SAMPLES
-) -> None:
+def before_and_after(path: Path, bench: Workbench, before: Evaluation, after: Evaluation, count: int = SAMPLES) -> None:
     """The first held-out prompts from the same noise before and after, each with its reward."""
+    config = bench.config
     figure, axes = plt.subplots(2, count, figsize=(1.5 * count, 4.2), layout="constrained")
     for row, (label, result) in enumerate((("before", before), ("after", after))):
-        images = images_of(executor, result, count)
+        images = images_of(bench.executor, result, count)
         for column, (axis, image) in enumerate(zip(axes[row], images, strict=True)):
             axis.imshow(image, interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
+            axis.set(xticks=[], yticks=[])
             axis.set_xlabel(f"{result.scores[config.reward].iloc[column]:.3f}", fontsize=8)
             if row == 0:
                 words = result.scores.prompt.iloc[column].split()

@@ -64,8 +64,7 @@ class Trainer:
 
     def batch(self) -> Batch:
         """The batch of the current step: this process's part of it."""
-        (batch,) = self.batches(1)
-        return batch
+        return self.batches(1)[0]
 
     def batches(self, parts: int) -> list[Batch]:
         """This process's part of the batch of the current step, in so many parts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cached_property
 from pathlib import Path
 
@@ -13,42 +14,32 @@ from ..suites import Suite
 from .trainer import Trainer
 
 
+@dataclasses.dataclass(eq=False)
 class Workbench:
-    """What a configuration needs to take steps and to make images. The trainer is made when it is asked for.
+    """What a configuration needs to take steps and to make images. The trainer is made when it is asked for."""
 
-    suite        a loaded one takes the place of the configuration's; its denoiser is given the LoRA slots in place
-    slots        how many LoRA slots there are; by default as many as the method has
-    shortcut     whether the few-step model is at hand; by default where the method needs it
-    accelerator  where several processes train; by default made for one
-    """
+    config: RunConfig
+    suite: Suite | None = None  # loaded; by default the configuration's. Its denoiser is given the LoRA slots in place
+    slots: int | None = None  # how many; by default as many as the method has
+    shortcut: bool | None = None  # whether the few-step model is at hand; by default where the method needs it
+    accelerator: Accelerator | None = None  # where several processes train; by default made for one
 
-    def __init__(
-        self,
-        config: RunConfig,
-        suite: Suite | None = None,
-        slots: int | None = None,
-        shortcut: bool | None = None,
-        accelerator: Accelerator | None = None,
-    ):
-        self.config, self.method = config, config.build_method()
+    def __post_init__(self):
+        config, settings, method = self.config, self.config.settings, self.config.build_method()
+        self.method, self.accelerator = method, self.accelerator or Accelerator(cpu=config.device == "cpu")
         # With several processes the accelerator decides which device is this one's.
-        self.accelerator = accelerator or Accelerator(cpu=config.device == "cpu")
-        several = self.accelerator.num_processes > 1
-        self.suite = suite or config.load_suite(str(self.accelerator.device) if several else None)
-        self.executor = self._executor(
-            self.method.slots if slots is None else slots, self.method.needs_shortcut if shortcut is None else shortcut
-        )
-        self.policy = self.executor.policy
-
-    def _executor(self, slots: int, shortcut: bool) -> Executor:
-        suite, settings, pipeline = self.suite, self.config.settings, self.suite.pipeline
-        few_step = suite.shortcut if shortcut else None  # first: a copy of the denoiser as it is
-        policy = Policy(pipeline.unet, few_step, slots, settings.rank, self.config.seed, lora=suite.lora)
+        device = str(self.accelerator.device) if self.accelerator.num_processes > 1 else None
+        suite = self.suite = self.suite or config.load_suite(device)
+        pipeline, slots = suite.pipeline, method.slots if self.slots is None else self.slots
+        wanted = method.needs_shortcut if self.shortcut is None else self.shortcut
+        few_step = suite.shortcut if wanted else None  # first: a copy of the denoiser as it is
+        options = {"rank": settings.rank, "seed": config.seed, "lora": suite.lora}
+        self.policy = Policy(pipeline.unet, few_step, slots, **options)
         if settings.compile:
-            policy.compile()
+            self.policy.compile()
         scales = (settings.guidance_scale or suite.guidance_scale, suite.shortcut_guidance_scale)
         where = (pipeline.vae, pipeline.scheduler, suite.embed([""]))
-        return Executor(policy, *where, *scales, suite.steps, settings.spacing)
+        self.executor = Executor(self.policy, *where, *scales, suite.steps, settings.spacing)
 
     @cached_property
     def prompts(self) -> list[str]:

@@ -142,7 +142,7 @@ def figures_in(folder: Path) -> list[dict] | None:
     """Every SVG below the folder, and every PNG without one beside it, in the order of ``FIGURES``; None without it."""
     if not folder.is_dir():
         return None
-    found = {path.with_suffix(""): path for ending in ("png", "svg") for path in folder.rglob(f"*.{ending}")}
+    found = {path.with_suffix(""): path for ending in ("png", "svg") for path in folder.glob(f"*.{ending}")}
     order = sorted(found, key=lambda stem: (FIGURES.index(stem.name) if stem.name in FIGURES else len(FIGURES), stem))
     return [figure(found[stem], str(stem.relative_to(folder))) for stem in order]
 

@@ -14,6 +14,8 @@ from ...records.results import Results
 from ...statistics import Interval, crossed_interval, iqm
 from .table import NOT_MEASURED, Linked, Table, marked, published
 
+SPLITS = {"gain": "test", "oracle": "test", "combinations": "combinations", "training": "train"}
+
 
 def seeds_of(results: Results, variant: str, reward: str) -> str:
     """How many of the profile's seeds stand behind a cell."""
@@ -35,9 +37,8 @@ def cell_row(results: Results, variant: str, reward: str) -> dict | None:
     row = {"variant": variant, "reward": reward, "seeds": len(runs), "expected": len(results.expected(variant, reward))}
     row |= {"diverged": int((runs.status == "diverged").sum()), "base": runs.reward_before.mean()}
     row["iqm"] = iqm(runs.reward_after.to_numpy())
-    splits = {"combinations": "combinations", "training": "train"}
-    for name in ("gain", "oracle", *splits):
-        gains = results.gains(variant, reward, "oracle" if name == "oracle" else reward, splits.get(name, "test"))
+    for name, split in SPLITS.items():
+        gains = results.gains(variant, reward, "oracle" if name == "oracle" else reward, split)
         if gains is not None:  # Stable Diffusion has no oracle
             row[name] = crossed_interval(gains)
     row |= {"diversity": (runs.diversity_after - runs.diversity_before).mean(), "drift": runs.drift.mean()}
@@ -80,10 +81,12 @@ def table1(results: Results) -> Table:
 
 def leaders(results: Results, rows: list[dict], reward: str) -> list[dict]:
     """Of rows of methods the one with the largest gain, and those with a clear gain whose difference to it is not."""
-    first, *others = sorted(rows, key=lambda row: -row["gain"].value) if rows else [None]
+    if not rows:
+        return []
+    first, *others = sorted(rows, key=lambda row: -row["gain"].value)
     gaps = [(row, results.paired(first["variant"], row["variant"], reward)) for row in others if row["gain"].low > 0]
     near = [row for row, gap in gaps if gap is not None and crossed_interval(gap).low <= 0]
-    return [first, *near] if rows else []
+    return [first, *near]
 
 
 def extent(values: list[float], code: str) -> str:
@@ -127,9 +130,9 @@ def ranking(results: Results) -> Table:
         found = rows_of(results, reward, results.variants())
         for row in sorted(found, key=lambda row: -row["gain"].value):
             variant, gaps = row["variant"], {}
-            for name, column in (("gap", reward), ("oracle_gap", "oracle")):
+            for name, column in (("gap", reward), ("oracle_gap", "oracle")) if variant != "shortft" else ():
                 gap, seeds = measured(results.paired(variant, "shortft", reward, column))
-                if gap and variant != "shortft":
+                if gap:
                     gaps |= {name: gap, f"{name}_seeds": seeds}
             rows.append(row := row | gaps)
             texts = {name: marked(row.get(name), row["seeds"]) for name in ("gain", "oracle")}

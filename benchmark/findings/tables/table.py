@@ -14,8 +14,10 @@ from ...records import write_text
 from ...records.results import Results
 from ...statistics import Interval
 
-WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
-PUBLISHED = yaml.safe_load(Path(__file__).parents[1].joinpath("published.yaml").read_text(encoding="utf-8"))
+WORDS, PUBLISHED = (
+    yaml.safe_load(Path(__file__).parents[1].joinpath(name).read_text(encoding="utf-8"))
+    for name in ("words.yaml", "published.yaml")
+)
 NOT_MEASURED = "not measured"
 ONE_SEED = "†"
 ONE_SEED_NOTE = f"{ONE_SEED}: of a single seed, for new prompts alone, so narrower than it would be for new seeds too."
