@@ -60,8 +60,8 @@ def plans(found: dict[str, type[methods.Method]], steps: int) -> dict[str, list[
 def belongs(profile: Profile, suite: str, row: str, reward: str) -> dict:
     """What a row of the tables belongs to: method, options, hashes of code and weights. reward: any that it has."""
     config = resolve(suite, profile.method(row), reward, 0, profile.budget, "cpu", None, profile.overrides(row))
-    found, about = identity(config), {"method": config.method, **profile.variants.get(row, {})}
-    return about | {"code": found["method"], "weights": found["weights"]}
+    found, options = identity(config), profile.variants.get(row, {})
+    return {"method": config.method, **options} | {"code": found["method"], "weights": found["weights"]}
 
 
 def about(profile: Profile, suite: str) -> dict:

@@ -125,12 +125,9 @@ class RunConfig(_Recorded):
     def folder(self, root: Path) -> Path:
         """``root/suite/reward/method/seed-n``, with a hash of all that differs from the suite's standard run."""
         suite = suites.find(self.suite)
-        standard = RunConfig(
-            **self.model_dump(include={"suite", "method", "reward", "seed", "device"}),
-            budget=suite.standard_budget,
-            options=methods.find(self.method)().model_dump(mode="json"),
-            settings=Settings(**suite.defaults(self.device)),
-        )
+        same = self.model_dump(include={"suite", "method", "reward", "seed", "device"})
+        options, settings = methods.find(self.method)().model_dump(mode="json"), Settings(**suite.defaults(self.device))
+        standard = RunConfig(**same, budget=suite.standard_budget, options=options, settings=settings)
         seed = str(self.seed)
         if self != standard:
             text = json.dumps(self.model_dump(mode="json", exclude={"device"}), sort_keys=True)

@@ -44,9 +44,7 @@ def main(
     device: Device = "cpu",
     steps: Annotated[int, Option(min=1, help="Optimiser steps per round.")] = 2,
     rounds: Annotated[int, Option(min=1, help="Rounds; the median counts.")] = 5,
-    params: Annotated[
-        Path | None, Option(help="A profile: its settings, and its methods unless --method is given.")
-    ] = None,
+    params: Annotated[Path | None, Option(help="A profile: its settings, and its methods if none is named.")] = None,
     out: Annotated[Path | None, Option(help="Also write the numbers to this JSON file.")] = None,
     inside: Annotated[bool, Option("--inside", hidden=True)] = False,
 ) -> int:

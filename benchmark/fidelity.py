@@ -54,14 +54,9 @@ def main(
         records.write_table(folder / f"{name}-{spacing}.csv", table)
     rows = [np.concatenate(list(part.permute(0, 2, 3, 1).numpy()), axis=1) for part in pictures.values()]
     save_jpeg(folder / f"pictures-{spacing}.jpg", np.concatenate(rows))
-    about = {
-        "protocol": PROTOCOL_VERSION,
-        "weights": bench.suite.fingerprint(True),
-        "prompts": prompts,
-        "spacing": spacing,
-    }
-    about |= {"random_weights": bench.suite.random_weights, **records.environment(device)}
-    records.write_json(folder / f"{spacing}.json", about)
+    about = {"protocol": PROTOCOL_VERSION, "weights": bench.suite.fingerprint(True), "prompts": prompts}
+    about |= {"spacing": spacing, "random_weights": bench.suite.random_weights}
+    records.write_json(folder / f"{spacing}.json", about | records.environment(device))
     print_tables(jumps, images, f"suite {suite}, {spacing}, {prompts} prompts")
     console.print(f"written to {folder}")
 

@@ -40,10 +40,8 @@ def card(variant: str, run: pd.Series, target: Path, several: bool, params: Path
     changes += [(f"{n[8:-6]} (not trained)", run[f"{n[:-6]}.before"], run[n]) for n in held_out if pd.notna(run[n])]
     table = "\n".join(f"| {name} | {a:.4f} | {b:.4f} | {b - a:+.4f} |" for name, a, b in changes)
     options = json.dumps(settings.get("options", {}) | settings.get("settings", {}), sort_keys=True)
-    command = (
-        f"python -m benchmark.run --params {params} --suite {run.suite} --method {variant} "
-        f'--reward "{run.reward}" --seed {run.seed} --out {target.parents[3]}'
-    )
+    command = f"python -m benchmark.run --params {params} --suite {run.suite} --method {variant} "
+    command += f'--reward "{run.reward}" --seed {run.seed} --out {target.parents[3]}'
     return f"""# {variant} on {run.reward}, suite {run.suite}, seed {run.seed}
 
 A LoRA for the base model of suite {suites.kind(run.suite).title}.

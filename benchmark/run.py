@@ -100,15 +100,11 @@ def headline(config: RunConfig, suite: Suite) -> str:
     return line
 
 
-def first_line(thing: type) -> str:
-    return thing.__doc__.strip().splitlines()[0]
-
-
 def print_list() -> None:
     chosen = {name: suites.find(name) for name in suites.names()}
-    tables = {"Methods": {name: first_line(methods.find(name)) for name in methods.names()}}
+    tables = {"Methods": {name: inspect.getdoc(methods.find(name)).partition("\n")[0] for name in methods.names()}}
     tables |= {"Suites": {name: suite.title for name, suite in chosen.items()}}
-    pixels = {name: first_line(cls) for name, cls in PIXEL_REWARDS.items()}
+    pixels = {name: inspect.getdoc(cls).partition("\n")[0] for name, cls in PIXEL_REWARDS.items()}
     tables |= {f"Rewards of {name}": s.learned_rewards | pixels | s.combinations for name, s in chosen.items()}
     for title, rows in tables.items():
         show(title, pd.DataFrame(list(rows.items())), head=False)
@@ -154,11 +150,10 @@ def print_summary(summary: records.Summary, folder: Path, artifacts: Path) -> No
             rows.append({"held-out prompts": name, "before": before, "after": after, "change": change})
     title = f"{summary.method} on {summary.reward}, suite {summary.suite}, seed {summary.seed}"
     show(title, pd.DataFrame(rows), {"before": ".4f", "after": ".4f", "change": ""})
-    console.print(
-        f"{summary.status}: {summary.steps} steps, {summary.seconds:.0f} s, {summary.operations / 1e12:.1f} TFLOP, "
-        f"{summary.images} images, {summary.denoiser_forwards} denoiser forwards, "
-        f"{summary.denoiser_backwards} backwards (± is the standard error over prompts)"
-    )
+    spent = f"{summary.steps} steps, {summary.seconds:.0f} s, {summary.operations / 1e12:.1f} TFLOP"
+    calls = f"{summary.denoiser_forwards} denoiser forwards, {summary.denoiser_backwards} backwards"
+    spent += f", {summary.images} images, {calls}"
+    console.print(f"{summary.status}: {spent} (± is the standard error over prompts)")
     console.print(f"folder  {folder}\nLoRA and pictures  {artifacts}")
 
 
@@ -241,10 +236,8 @@ def train(cell: Cell) -> int:
         console.print(f"interrupted; the same command goes on from the last checkpoint in {cell.artifacts}")
         return 130
     except Exception as error:
-        line = str(error).partition("\n")[0]
-        print(
-            f"error: the run failed ({type(error).__name__}: {line}); see {cell.artifacts}/error.txt", file=sys.stderr
-        )
+        line = f"{type(error).__name__}: {error}".partition("\n")[0]
+        print(f"error: the run failed ({line}); see {cell.artifacts}/error.txt", file=sys.stderr)
         return 1
     finally:
         for number, handler in previous.items():

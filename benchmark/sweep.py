@@ -101,13 +101,15 @@ def profile_jobs(
     return found
 
 
-def commit(stages: list[str]) -> None:
-    """Tell DVC that these stages' outputs are what their commands make."""
+def commit(stages: list[str]) -> int:
+    """Tell DVC that these stages' outputs are what their commands make. The exit code."""
     console.print(f"entering {len(stages)} cells into dvc.lock")
     dvc = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet"]
     result = subprocess.run([*dvc, *stages], capture_output=True, text=True, check=False)
     if result.returncode:
-        raise InputError(f"dvc commit failed: {(result.stderr.strip() or result.stdout.strip()).splitlines()[-1]}")
+        last = (result.stderr.strip() or result.stdout.strip()).splitlines()[-1]
+        print(f"error: dvc commit failed: {last}; the cells are done, the same command enters them", file=sys.stderr)
+    return int(bool(result.returncode))
 
 
 @command
@@ -156,11 +158,7 @@ def main(
         write_table(csv, frame)
     done = [stage for stage, cell in stages.items() if cell.result() is not None]
     if done and params.resolve() == Path("params.yaml").resolve():  # the profile that dvc.yaml reads
-        try:
-            commit(done)
-        except InputError as error:
-            print(f"error: {error}; the cells are done, the same command enters them", file=sys.stderr)
-            return 1
+        failed += commit(done)
     return int(bool(failed))
 
 

@@ -63,9 +63,6 @@ class Evidence:
         found = pd.read_csv(path).to_dict("records") if path.exists() else []
         self.path, self.rows = path, {row["fingerprint"]: row for row in found}
 
-    def missing(self, jobs: list[Job]) -> list[Job]:
-        return [job for job in jobs if fingerprint(job.config) not in self.rows]
-
     def add(self, job: Job, jobs: list[Job]) -> None:
         """Enter a run that is done, and write what there is of ``jobs``: an interrupted tuning loses nothing."""
         config, summary = job.config, job.result()
@@ -143,7 +140,7 @@ def main(
     failed = 0
     for growth in range(tuning.growths + 1):
         tried = {name: jobs_of(name) for name in names}
-        todo = [job for name in names for job in evidence[name].missing(tried[name])]
+        todo = [job for name in names for job in tried[name] if fingerprint(job.config) not in evidence[name].rows]
 
         def enter(job: Job, tried: dict[str, list[Job]] = tried) -> None:
             (name,) = (name for name in names if job in tried[name])

@@ -16,7 +16,7 @@ from benchmark.errors import InputError, unknown
 from benchmark.records.profile import Profile
 from benchmark.records.results import Results
 
-from . import FIGURES, find, style
+from . import FIGURES, SETS, find, style
 
 
 def read(params: Path, results: Path, suite: str | None) -> Results:
@@ -35,7 +35,7 @@ def main(
     params: Annotated[Path, typer.Option(help="The profile: variants, rewards and seeds.")] = Path("params.yaml"),
     results: Annotated[Path, typer.Option(help="Folder of the records, one folder per suite in it.")] = Path("results"),
     out: Annotated[Path, typer.Option(help="Where NAME.svg and NAME.png go.")] = Path("docs/figures"),
-    only: Annotated[list[str] | None, typer.Option(help=f"One, or several: {', '.join(FIGURES)}.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"One, or several: {', '.join((*FIGURES, *SETS))}.")] = None,
     suite: Annotated[str | None, typer.Option(help="The profile's first unless given.")] = None,
 ) -> None:
     """Draw the figures of the benchmark from its records.
@@ -45,8 +45,8 @@ def main(
 
     Exit status: 0 done, 2 wrong input.
     """
-    for name in set(only or []) - set(FIGURES):
-        raise unknown("figure", name, FIGURES)
+    for name in set(only or []) - {*FIGURES, *SETS}:
+        raise unknown("figure", name, (*FIGURES, *SETS))
     records = read(params, results, suite)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -54,9 +54,9 @@ def main(
         raise InputError(f"cannot make the folder {out} ({error.strerror})") from None
     runs, missing, left = len(records.runs), len(records.missing), len(records.problems)
     print(f"suite {records.suite}: {runs} runs, {missing} cells without one, {left} folders left out")
-    for name in only or FIGURES:
+    for name in only or (*FIGURES, *SETS):
         module = find(name)
-        several = hasattr(module, "figures")
+        several = name in SETS
         folder, drawn = (out / name, module.figures(records)) if several else (out, {name: module.figure(records)})
         for path in folder.glob("*" if several else f"{name}.*"):
             path.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from pathlib import Path
 
@@ -38,6 +39,13 @@ def pytest_collection_modifyitems(config, items):
     left = [item for item, mark in marks.items() if mark and mark.args[0] not in os.environ]
     config.hook.pytest_deselected(items=left)
     items[:] = [item for item in items if item not in left]
+
+
+def needs(*packages: str) -> None:
+    """Skips the test where a package is not installed."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install -e '.[rewards]'")
 
 
 def call(command, *arguments) -> Result:

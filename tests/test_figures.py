@@ -1,5 +1,6 @@
 """Figures are made from what they show."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,18 @@ def test_a_chain_is_drawn_hop_by_hop(whole):
 def test_a_whole_tree_gives_every_figure_and_names_its_suite(whole, name):
     figure = find(name).figure(read(whole))
     assert "embedded suite mini, not Stable Diffusion" in figure.get_suptitle()
+
+
+def test_every_method_has_a_figure_for_its_page(whole):
+    results = read(whole)
+    drawn = find("methods").figures(results)
+    assert list(drawn) == results.profile.methods()
+    for method, figure in drawn.items():
+        panels = figure.axes[-len(results.rewards()) :]
+        assert [axes.get_title() for axes in panels] == results.rewards(), method
+        own = [[line for line in axes.lines if line.get_color() == style.of(method).colour] for axes in panels]
+        assert [len(lines) for lines in own] == [int(len(results.curve(method, r)) > 0) for r in results.rewards()]
+    assert find("methods").figures(dataclasses.replace(results, curves=results.curves[:0])) == {}
 
 
 @pytest.mark.parametrize("name", FIGURES)

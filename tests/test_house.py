@@ -3,11 +3,9 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import call
 
 import methods
 from benchmark import renew
@@ -15,9 +13,10 @@ from benchmark.config import resolve
 from benchmark.diffusion import sampler_plan
 from benchmark.records.profile import Profile, rate_file
 from benchmark.training.identity import identity
+from tests.conftest import ROOT, call
 from tests.synthetic import write_cell
 
-SMOKE = Path(__file__).parents[1] / "profiles/smoke.yaml"
+SMOKE = ROOT / "profiles/smoke.yaml"
 # In a process of its own: this one has torch already.
 WALL = """
 import importlib, pkgutil, sys

@@ -11,10 +11,10 @@ import yaml
 from dvc.repo import Repo
 
 from benchmark.records.profile import Profile
+from tests.conftest import ROOT
 from tests.synthetic import write_tree
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[1]
 
 
 def settings(**changes):
@@ -73,7 +73,7 @@ def copy(tmp_path_factory) -> Path:
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in files:
-        recorded = name.startswith("results/") and not name.startswith("results/gpu/")
+        recorded = name == "dvc.lock" or (name.startswith("results/") and not name.startswith("results/gpu/"))
         if not recorded and (ROOT / name).exists():
             (there / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, there / name)
@@ -109,7 +109,7 @@ def dvc(where: Path, *arguments: str) -> str:
 def stale(where: Path) -> set[str]:
     """Stages of which something changed: ``dvc status``, without a process of its own each time."""
     with Repo(str(where)) as repo:
-        return set(repo.status())
+        return {name.rpartition(":")[2] for name in repo.status()}
 
 
 @pytest.fixture

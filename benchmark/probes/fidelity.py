@@ -71,10 +71,6 @@ def measure(
     timesteps, found, scores, pictures = executor.timesteps, {}, [], {}
     base, jumps, plans = without_slots(sampler_plan(timesteps)), stretches(timesteps), chains(timesteps)
     start = noise((len(prompts), *executor.latent_shape), NOISE_SEED)
-
-    def add(name: str, values: np.ndarray) -> None:
-        found[name] = np.append(found.get(name, np.empty(0)), values)
-
     parts = list(range(0, len(prompts), suite.chunk))
     for begin in track(parts, description="chains", console=console):
         part = prompts[begin : begin + suite.chunk]
@@ -87,15 +83,16 @@ def measure(
             for label, model in (("shortcut", "shortcut"), ("naive", "base")):
                 (hop,) = (h for h in plans["shortft"] if (h.t, h.s) == (t, s))
                 jumped = executor.run((hop.untuned(model=model),), states[t], embeds)
-                add(f"{label} {t}->{s}", errors(jumped.cpu(), states[s].cpu()))
+                found.setdefault(f"{label} {t}->{s}", []).append(errors(jumped.cpu(), states[s].cpu()))
         for name, plan in plans.items():
             ends[name] = executor.run(plan, states[timesteps[0]], embeds)
-            add(name, errors(ends[name].cpu(), ends["base"].cpu()))
+            found.setdefault(name, []).append(errors(ends[name].cpu(), ends["base"].cpu()))
         for name, latents in ends.items():
             images = executor.decode(latents)
             pictures.setdefault(name, images[:SAMPLES].cpu())
             columns = score_images(suite, suite.scored_rewards(), images, part)
             scores.append(pd.DataFrame({"chain": name, "prompt": part} | columns))
+    found = {name: np.concatenate(of, dtype=float) for name, of in found.items()}
     return found, pd.concat(scores, ignore_index=True), pictures
 
 
@@ -113,12 +110,11 @@ def jump_table(found: dict[str, np.ndarray], jumps: list[tuple[int, int]]) -> pd
 
 def image_table(found: dict[str, np.ndarray], scores: pd.DataFrame) -> pd.DataFrame:
     """Of every chain and reward: the base chain's mean, the mean change from it and the mean absolute change."""
-    base, rows = scores[scores.chain == "base"].reset_index(drop=True), []
-    for name in scores.chain.unique():
-        part = scores[scores.chain == name].reset_index(drop=True)
+    base, rows = scores[scores.chain == "base"], []
+    for name, part in scores.groupby("chain", sort=False):
+        error = found[name].mean() if name in found else 0.0
         for reward in scores.columns[2:]:
-            change = (part[reward] - base[reward]).to_numpy()
-            error = found[name].mean() if name in found else 0.0
+            change = part[reward].to_numpy() - base[reward].to_numpy()
             row = {"chain": name, "error": error, "reward": reward, "mean": part[reward].mean()}
             row |= bootstrap_mean(change).row("change") | bootstrap_mean(np.abs(change)).row("absolute_change")
             rows.append(row)

@@ -156,10 +156,9 @@ def measure_all(models: Models, configs: dict[Place, RunConfig], record: Record,
         else:
             record.rows.append(row)
             memory = f"  {row['peak_mb'] / 1024:.1f} GiB" if row["peak_mb"] else ""
-            console.print(
-                f"{variant}, batch {batch}: {row['seconds']:.3f} s a step  {row['images_per_second']:.2f} images/s"
-                f"{memory}  ratio {row['ratio']:.3f}  {row['share']:.0%} of the matmul rate"
-            )
+            speed = f"{row['seconds']:.3f} s a step  {row['images_per_second']:.2f} images/s{memory}"
+            rated = f"ratio {row['ratio']:.3f}  {row['share']:.0%} of the matmul rate"
+            console.print(f"{variant}, batch {batch}: {speed}  {rated}")
         finally:
             models.release()
         seconds[variant] = (batch, time.perf_counter() - begun)

@@ -24,15 +24,8 @@ from .pictures import before_and_after, thumbnails
 from .trainer import LOG_COLUMNS, Diverged
 from .workbench import Workbench
 
-REACHED = "step {task.fields[step]}  reward {task.fields[reward]}"
-COLUMNS = (
-    "{task.description}",
-    BarColumn(),
-    "{task.percentage:>3.0f}%",
-    REACHED,
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-)
+STEP = "step {task.fields[step]}  reward {task.fields[reward]}"
+BAR = ("{task.description}", BarColumn(), "{task.percentage:>3.0f}%", STEP, TimeElapsedColumn(), TimeRemainingColumn())
 
 
 @dataclasses.dataclass(eq=False)
@@ -139,7 +132,7 @@ class Cell:
         saved, told, recent = trainer.seconds, trainer.progress, [row[1] for row in trainer.log[-20:]]
         status: records.Status = "done"
         try:
-            with Progress(*COLUMNS, console=self.console, disable=not self.console.is_terminal) as bar:
+            with Progress(*BAR, console=self.console, disable=not self.console.is_terminal) as bar:
                 task = bar.add_task("training", total=1.0, step=trainer.step, reward="")
                 for row in trainer.steps():
                     recent = [*recent[-19:], row["reward"]]

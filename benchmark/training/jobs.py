@@ -57,9 +57,8 @@ def run_jobs(jobs: list[Job], at_once: int, after: Callable[[Job], None] = lambd
         return subprocess.run(job.command(), env=environment, capture_output=True, text=True, check=False)
 
     todo, failed = [job for job in jobs if job.result() is None], 0
-    for job in jobs:
-        if job not in todo:
-            after(job)
+    for job in (job for job in jobs if job not in todo):
+        after(job)
     with Progress(console=console) as progress, ThreadPoolExecutor(at_once) as pool:
         task = progress.add_task("runs", total=len(jobs), completed=len(jobs) - len(todo))
         running = {pool.submit(launch, job): job for job in todo}

@@ -107,10 +107,9 @@ class Trainer:
             start = time.perf_counter()
             rows = []
             for reward in self._updates():
-                if self.accelerator.num_processes > 1:
-                    for parameter in parameters:
-                        if parameter.grad is not None:
-                            parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+                for parameter in parameters if self.accelerator.num_processes > 1 else ():
+                    if parameter.grad is not None:
+                        parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.settings.clip_norm))
                 if not (math.isfinite(norm) and math.isfinite(reward)):
                     raise Diverged(f"step {self.step}: reward {reward}, gradient norm {norm}")

@@ -1,13 +1,8 @@
-from pathlib import Path
-
-from conftest import call, refused
-
 from benchmark import loras
 from benchmark.records import artifacts
 from benchmark.records.profile import Profile
+from tests.conftest import ROOT, call, refused
 from tests.synthetic import write_cell
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_every_lora_that_is_there_gets_a_card(tmp_path):

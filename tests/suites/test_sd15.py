@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from rich.console import Console
-from test_published_rewards import needs
 from typer.testing import CliRunner
 
 import methods
@@ -28,6 +26,7 @@ from benchmark.suites.sd15 import prompts, random_weights
 from benchmark.suites.sd15.suite import StableDiffusion15
 from benchmark.training.cell import Cell
 from benchmark.training.workbench import Workbench
+from tests.conftest import ROOT, needs
 
 SMALL = ["batch=2", "rank=4", "test_prompts=8", "curve_points=1", "train_prompts=16"]
 
@@ -228,7 +227,7 @@ def test_half_a_folder_of_somebodys_own_is_one_line_without_a_command(weights, t
 
 
 def test_there_is_nothing_to_tune_on_random_weights(weights, tmp_path):
-    content = (Path(__file__).parents[1] / "profiles/sd15.yaml").read_text()
+    content = (ROOT / "profiles/sd15.yaml").read_text()
     path = tmp_path / "profile.yaml"
     path.write_text(content.replace("settings: {", f"settings: {{weights: {weights}, "))
     done = CliRunner().invoke(tune.main, ["--params", str(path), "--suite", "sd15", "--out", str(tmp_path)])
@@ -303,7 +302,7 @@ def test_the_probes_run_on_it_and_tables_refuse_them_too(weights, tmp_path, monk
     given += ["--methods=draft_k", "--reference=draft_k", "--reward=symmetry", "--batches=3", "--redraws=0", "--at=1"]
     done = CliRunner().invoke(gradients.main, given)
     assert done.exit_code == 0, done.output
-    profile = Profile.read(Path(__file__).parents[1] / "profiles/sd15.yaml")
+    profile = Profile.read(ROOT / "profiles/sd15.yaml")
     profile = profile.model_copy(update={"gradients": profile.gradients.model_copy(update={"reward": "symmetry"})})
     results = Results.read(tmp_path, profile, "sd15")
     assert (tmp_path / "sd15/gradients/symmetry.csv").exists()

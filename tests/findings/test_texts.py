@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import call, refused
 
 from benchmark import docs, tables
 from benchmark.errors import InputError
@@ -15,9 +14,9 @@ from benchmark.findings.tables import open_results
 from benchmark.findings.texts import Numbers, environment, located
 from benchmark.records.profile import Profile
 from benchmark.statistics import Interval, crossed_interval
+from tests.conftest import ROOT, call, refused
 from tests.synthetic import write_tree
 
-ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "profiles/smoke.yaml"
 
 

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from conftest import call
 
 from benchmark import cost
+from tests.conftest import call
 
 
 @pytest.mark.slow

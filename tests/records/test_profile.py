@@ -1,12 +1,9 @@
-from pathlib import Path
-
 import pytest
 import yaml
 
 from benchmark.config import resolve
 from benchmark.records.profile import Profile, ProfileError, read_rates
-
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT
 
 
 def test_the_standard_profile_has_what_the_verdicts_need():

@@ -3,12 +3,22 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import PROMPTS, brightness, build_executor, embed, few_steps, noise, predict_noise, randomise, tiny_unet
 from pydantic import ValidationError
 
 import methods
 from benchmark.diffusion import CLEAN, END
 from methods import Batch, DirectReward
+from tests.conftest import (
+    PROMPTS,
+    brightness,
+    build_executor,
+    embed,
+    few_steps,
+    noise,
+    predict_noise,
+    randomise,
+    tiny_unet,
+)
 
 LEADING = list(range(981, 0, -20))
 TRAILING = list(range(999, 0, -20))

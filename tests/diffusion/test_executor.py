@@ -2,7 +2,6 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import PROMPTS, brightness, build_executor, embed, few_steps, noise, predict_noise, randomise, tiny_unet
 from diffusers.models.attention_processor import Attention
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -10,6 +9,17 @@ import methods
 from benchmark.diffusion import CLEAN, Hop, describe, sampler_plan
 from benchmark.diffusion.ledger import Ledger, count_operations
 from methods import Batch
+from tests.conftest import (
+    PROMPTS,
+    brightness,
+    build_executor,
+    embed,
+    few_steps,
+    noise,
+    predict_noise,
+    randomise,
+    tiny_unet,
+)
 
 
 def diffusers_latents(pipeline, **options):

@@ -2,7 +2,6 @@
 
 import pandas as pd
 import pytest
-from conftest import call
 from rich.console import Console
 
 from benchmark.config import resolve
@@ -10,6 +9,7 @@ from benchmark.records import Summary
 from benchmark.records.reader import read_tree
 from benchmark.run import main
 from benchmark.training.cell import Cell
+from tests.conftest import call
 
 pytestmark = pytest.mark.slow
 SETTINGS = ["test_prompts=8", "batch=2", "train_prompts=3", "curve_points=2", "curve_prompts=4"]

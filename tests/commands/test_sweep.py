@@ -2,9 +2,9 @@ import json
 
 import pandas as pd
 import pytest
-from conftest import call, refused
 
 from benchmark.sweep import main
+from tests.conftest import call, refused
 
 pytestmark = pytest.mark.slow
 

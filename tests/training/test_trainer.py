@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import brightness, build_executor, embed, few_steps, tiny_unet
 
 import methods
 from benchmark.config import resolve
 from benchmark.rewards import Reward
 from benchmark.training.trainer import Diverged, Trainer
+from tests.conftest import brightness, build_executor, embed, few_steps, tiny_unet
 
 
 class Breaking(Reward):

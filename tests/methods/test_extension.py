@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROMPTS, build_executor, embed, noise, randomise, tiny_unet
 from diffusers import StableDiffusionPipeline
 from typer.testing import CliRunner
 
@@ -15,8 +14,9 @@ import methods
 from benchmark.config import InputError, resolve
 from benchmark.run import main
 from benchmark.slots import SLOTS_FILE, attach_slots
+from tests.conftest import PROMPTS, ROOT, build_executor, embed, noise, randomise, tiny_unet
 
-EXTENDING = Path(__file__).parents[1] / "docs/extending.md"
+EXTENDING = ROOT / "docs/extending.md"
 
 
 @pytest.fixture

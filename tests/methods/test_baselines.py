@@ -5,11 +5,11 @@ import types
 
 import pytest
 import torch
-from conftest import PROMPTS, brightness, build_executor, embed, noise, predict_noise, randomise
 from pydantic import ValidationError
 
 from benchmark.diffusion import CLEAN, END, Hop
 from methods import Batch, find
+from tests.conftest import PROMPTS, brightness, build_executor, embed, noise, predict_noise, randomise
 
 LEADING = list(range(981, 0, -20))
 

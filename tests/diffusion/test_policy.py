@@ -1,10 +1,10 @@
 import pytest
 import torch
-from conftest import PROMPTS, build_executor, embed, noise, predict_noise, randomise, tiny_unet
 from diffusers import StableDiffusionPipeline
 
 from benchmark.diffusion import Executor, Hop, Policy, sampler_plan
 from benchmark.diffusion.ledger import count_operations
+from tests.conftest import PROMPTS, build_executor, embed, noise, predict_noise, randomise, tiny_unet
 
 
 def test_the_lora_of_one_slot_loads_in_plain_diffusers(pipeline, tmp_path):

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import call, refused
 
 from benchmark import gradients as command
 from benchmark.probes.gradients import phases
 from benchmark.probes.moments import Moments, numbers, split
 from benchmark.statistics import normalised_variance
 from methods import find
+from tests.conftest import call, refused
 
 SIZE, COUNT = 600, 500
 

@@ -1,16 +1,13 @@
-from pathlib import Path
-
 import pandas as pd
 import pytest
 import yaml
-from conftest import call, refused, share
 
 from benchmark import tune
 from benchmark.records.profile import read_rates
 from benchmark.run import main as run_main
 from benchmark.tune import grown, winners
+from tests.conftest import ROOT, call, refused, share
 
-ROOT = Path(__file__).parents[1]
 GRID = (1e-4, 3e-4, 1e-3)
 
 

@@ -11,9 +11,8 @@ from benchmark.findings.claims import Claim, Rule, judge, markdown, overview, re
 from benchmark.records.profile import CellKey, Profile, ProfileError
 from benchmark.records.results import Results
 from benchmark.statistics import Efficiency, Interval, crossed_interval
+from tests.conftest import ROOT
 from tests.synthetic import write_cell, write_tree
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import call, refused
 
 from benchmark import fidelity
 from benchmark.probes.fidelity import chains, errors, stretches
+from tests.conftest import call, refused
 
 LEADING = list(range(981, 0, -20))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -28,17 +27,11 @@ from benchmark.rewards.published.imagereward import BERT
 from benchmark.rewards.published.preprocess import STD, cover_and_crop, fit_and_pad, normalise
 from benchmark.suites.mini import card
 from benchmark.suites.mini.base import token_ids
+from tests.conftest import needs
 
 PROMPTS = ["a red circle above a small blue square", "an astronaut riding a horse, oil painting, 1970's"]
 LEVEL = 1.1 / 255 / min(STD)  # one level of eight bits, and a bit, in normalised pixels
 SIZES = [(224, 224), (512, 512), (384, 600), (333, 250), (100, 150)]
-
-
-def needs(*packages: str) -> None:
-    """Skips the test where a package is not installed."""
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: pip install -e '.[rewards]'")
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -125,7 +118,7 @@ def hps_folder(tmp_path):
 def hpsv2_scorer(tmp_path, monkeypatch):
     """hpsv2's scorer with its copy of open_clip's network at any size, and its own preprocessing."""
     needs("hpsv2")
-    from tests.hpsv2_reference import scorer
+    from tests.rewards.hpsv2_reference import scorer
 
     module = scorer()
     from hpsv2.src.open_clip.model import CLIP

@@ -10,7 +10,6 @@ import time
 import pandas as pd
 import pytest
 import torch
-from conftest import call, refused, share
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from typer.testing import Result
@@ -21,6 +20,7 @@ from benchmark.records.files import RECORDS
 from benchmark.records.reader import read_tree
 from benchmark.run import main
 from benchmark.suites.mini import card
+from tests.conftest import call, refused, share
 
 pytestmark = pytest.mark.slow
 # Three prompts only, so that they come again and again.

@@ -3,13 +3,13 @@
 import pandas as pd
 import pytest
 import torch
-from conftest import build_executor, call, refused
 
 import methods
 from benchmark import placement
 from benchmark.config import resolve
 from benchmark.probes.placement import acting_at, parts
 from benchmark.training.workbench import Workbench
+from tests.conftest import build_executor, call, refused
 
 LEADING = list(range(981, 0, -20))
 

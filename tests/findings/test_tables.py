@@ -17,9 +17,9 @@ from benchmark.findings.tables import curves as along
 from benchmark.records import read_json, write_json
 from benchmark.records.profile import Profile
 from benchmark.records.results import Results
+from tests.conftest import ROOT
 from tests.synthetic import write_tree
 
-ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "profiles/smoke.yaml"
 
 
