@@ -6,8 +6,6 @@ Figures and report read the record (``Results.about``), so they need neither tor
 ``dvc.yaml`` depend on its ``rows``: a cell runs again where the code of its method or the weights have changed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What all command lines have in common: options, errors in one line, exit codes, the console, tables."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections.abc import Callable, Mapping

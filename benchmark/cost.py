@@ -8,8 +8,6 @@ a process of its own, so that its peak memory is its own. Run it alone on the ma
 ``benchmark.probes.cost``.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import subprocess

@@ -7,8 +7,6 @@
 How to write a template: ``benchmark.findings.texts``. A page that has no template is left alone.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -44,13 +42,11 @@ def main(
     claims: Claims = Path("claims.yaml"),
     templates: Annotated[Path, Option(help="The folder with the templates.")] = TEMPLATES,
     check: Annotated[bool, Option("--check", help="Write nothing; name the pages that are not current.")] = False,
-    renew: Annotated[
-        bool, Option("--written-about", help="First note that the texts are true of the records.")
-    ] = False,
+    note: Annotated[bool, Option("--written-about", help="First note that the texts are true of the records.")] = False,
 ) -> int:
     """Fill README.md and docs/ with the numbers of the first suite's records. The same records give the same bytes."""
     first, *_ = loaded = open_results(params, results)
-    if renew:
+    if note:
         known = read_json(templates / WRITTEN_ABOUT) or {}
         write_json(templates / WRITTEN_ABOUT, known | {part.suite: digest(part) for part in loaded})
     if not written_about(first, templates):

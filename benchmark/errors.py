@@ -1,7 +1,5 @@
 """What a user can get wrong: one exception, whose message is one line."""
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator

@@ -6,8 +6,6 @@
 chain's first. What is measured, and how: ``benchmark.probes.fidelity``.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

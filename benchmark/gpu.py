@@ -8,8 +8,6 @@ What does not fit into memory is recorded as that, and what does not fit into th
 again, with the same settings and versions, measures what its record lacks. What is measured: ``benchmark.probes.gpu``.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import itertools
 import re

@@ -6,8 +6,6 @@
 What is measured, and how: ``benchmark.probes.gradients`` and ``moments``.
 """
 
-from __future__ import annotations
-
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context

@@ -5,8 +5,6 @@
 A run leaves its LoRA among its artifacts, out of git; this copies it, and writes the card from the records.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

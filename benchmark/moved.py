@@ -3,8 +3,6 @@
 ``import benchmark.reader`` gives ``benchmark.records.reader``; ``python -m benchmark.acting`` says what replaced it.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.abc
 import importlib.machinery

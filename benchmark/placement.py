@@ -6,8 +6,6 @@ Reads the LoRAs that ``benchmark.loras`` collected, so a fresh clone can repeat 
 ``benchmark.probes.placement``.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

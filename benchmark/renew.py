@@ -9,8 +9,6 @@ today's hashes. The evidence goes to OUT/<suite>/renewed/<reward>.csv. What diff
 exit code 1: raise PROTOCOL_VERSION, or find out why. Another protocol's or profile's records are not looked at.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

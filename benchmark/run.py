@@ -3,8 +3,6 @@
 python -m benchmark.run --method shortft --reward hps
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import os

@@ -7,8 +7,6 @@
 A LoRA of one slot needs nothing of this: ``pipeline.load_lora_weights(folder)``.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -4,10 +4,8 @@ With five seeds a percentile bootstrap of a single cell covers far less than it 
 analytic one (``crossed_interval``), and the bootstrap is kept for what is pooled over many cells.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from scipy import stats
@@ -30,11 +28,11 @@ class Interval(NamedTuple):
         """As columns of a table: ``name``, ``name_low``, ``name_high``."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
-    def over(self, other: Interval) -> Interval:
+    def over(self, other: Self) -> Self:
         """Ratio to another, both positive; from the ends of both, so wider than 95%."""
         return Interval(self.value / other.value, self.low / other.high, self.high / other.low)
 
-    def less(self, other: Interval) -> Interval:
+    def less(self, other: Self) -> Self:
         """Difference to another; from the ends of both, so wider than 95%."""
         return Interval(self.value - other.value, self.low - other.high, self.high - other.low)
 

@@ -7,8 +7,6 @@
 On a CPU, two jobs of one thread each use two cores better than one job of two threads.
 """
 
-from __future__ import annotations
-
 import itertools
 import shlex
 import subprocess

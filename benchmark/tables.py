@@ -6,8 +6,6 @@
 Also gives the verdicts on the claims (``benchmark.findings.claims``), since they are made of the same records.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from .cli import Claims, Params, Records, command, console

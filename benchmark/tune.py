@@ -11,8 +11,6 @@ it tried, it also tries the next rate there: the same rule, and the same number 
 What the evidence has of the same code and settings is not run again, so a changed method costs its own runs only.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

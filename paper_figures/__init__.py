@@ -7,8 +7,6 @@ A figure's module says in its docstring what it shows and how to read it, in ``N
 module has it: options of ``style.save``.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from types import ModuleType
 

@@ -4,8 +4,6 @@ python -m paper_figures                                     params.yaml, results
 python -m paper_figures --results results --only forest --only samples
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

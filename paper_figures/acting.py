@@ -5,8 +5,6 @@ target reward on held-out prompts, darker where it is larger. ShortFT's own LoRA
 agree; "shortft's 15" says what another method's LoRA is worth under that restriction.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.figure import Figure
 

@@ -6,8 +6,6 @@ arrow where they have no end. A missing point of the variance: the mean gradient
 number is infinite.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

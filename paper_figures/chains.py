@@ -4,8 +4,6 @@ A row is one training step of a method (ShortFT: one row per stage), noise on th
 line that it bridges is the sampler's own, along which the gradient always passes.
 """
 
-from __future__ import annotations
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Arc

@@ -1,7 +1,5 @@
 """The target reward along a run's budget, panel by panel: shared by the figures against compute and seconds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 
 import pandas as pd

@@ -7,8 +7,6 @@ many, where some are missing). Right of the line the reward rose. "not measured"
 none; a dash: the profile has none.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -9,8 +9,6 @@ are averaged. Diversity is of latents and means nothing once a model has collaps
 fallen below half of the base model's are left out.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -7,8 +7,6 @@ the right edge: the number (then there is no point) or its interval's end is inf
 told from zero. "from 25%": ShortFT's later stages; all other rows are estimates at the start of training's schedule.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

@@ -4,8 +4,6 @@ Above, a row is one training step, noise on the left (as in ``chains``). Below, 
 95% t interval, reward by reward, among the other methods' in grey, all on the curves' held-out prompts.
 """
 
-from __future__ import annotations
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 

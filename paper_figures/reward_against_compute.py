@@ -6,8 +6,6 @@ machine. Higher at the same x is better; the methods' last points lie at the sam
 ablations.
 """
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from benchmark.records.results import Results

@@ -7,8 +7,6 @@ first one, which is the one measured, and some methods draw the length of their 
 the cost benchmark lacks is marked with * and drawn by its runs' own seconds.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.figure import Figure
 

@@ -6,8 +6,6 @@ sample with trailing spacing have a base row of their own. The number at the lef
 all held-out prompts, the one in a picture its oracle: how much of the prompt it shows, 0 to 1.
 """
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 from typing import NamedTuple

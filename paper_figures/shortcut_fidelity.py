@@ -7,8 +7,6 @@ each shortened chain; at the line it leaves the reward alone, beside it ShortFT 
 worse than what it samples. Bars are 95% bootstrap intervals over prompts.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import pandas as pd

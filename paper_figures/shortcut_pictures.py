@@ -6,8 +6,6 @@ coarse chain of `draft_coarse`. The number is the chain's error, as a share of t
 the probe.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image

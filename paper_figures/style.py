@@ -3,8 +3,6 @@
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; markers and lines do it in grey.
 """
 
-from __future__ import annotations
-
 import zlib
 from pathlib import Path
 from typing import NamedTuple

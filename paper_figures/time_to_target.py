@@ -9,8 +9,6 @@ evaluation, the true ratio lies on the arrow's side. A method without a clear ga
 2.1 and 3.8 are the range that a summary of the paper claims for the first question, and no source of the paper does.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -4,8 +4,6 @@ For large models, of which a merged copy per set of slots would not fit, and for
 does not change by an update of 3e-5.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The executor walks plans: the only place that knows DDIM, guidance, LoRA slots and checkpointing."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable
@@ -93,8 +91,9 @@ class Executor:
         generator: source of the noise of hops with eta > 0.
         """
         for hop in plan:
+            noise_pred = self.predict(hop, latents, prompt_embeds)
             a, b, std = self.move_coefficients(hop)
-            moved = a * latents + b * self.predict(hop, latents, prompt_embeds)
+            moved = a * latents + b * noise_pred  # after the call: the order of the graph decides how gradients round
             if std:
                 noise = torch.randn(latents.shape, generator=generator, dtype=latents.dtype)
                 moved = moved + std * noise.to(latents.device)

@@ -4,8 +4,6 @@ Operations are counted once per kind of call with ``torch.utils.flop_counter`` o
 so that a budget in operations is the same on every machine and counting costs nothing while training.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections import Counter

@@ -1,7 +1,5 @@
 """Slots merged into the weights: a call costs what the base model's does. For small models in single precision."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 import torch

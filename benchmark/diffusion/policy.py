@@ -5,8 +5,6 @@ ready once per optimiser step, differentiably, and every call is given it: ``mer
 them (the modules of these names say when which).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

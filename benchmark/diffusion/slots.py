@@ -1,7 +1,5 @@
 """LoRA slots of a denoiser: ordinary peft adapters, numbered from 1, in the format that diffusers and peft load."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

@@ -5,13 +5,11 @@ none where records are missing. Thresholds and comparators stand in the file, ne
 and why a claim fails, stands in the templates of ``benchmark.findings.texts``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import yaml
@@ -59,7 +57,7 @@ class Rule(BaseModel):
     says: str
 
     @model_validator(mode="after")
-    def _complete(self) -> Rule:
+    def _complete(self) -> Self:
         if self.measure not in MEASURES:
             raise ValueError(f"unknown measure {self.measure!r}; valid: {', '.join(MEASURES)}")
         if (self.above is None) == (self.below is None):
@@ -277,9 +275,7 @@ def cost_ratio(results: Results, rule: Rule) -> Iterator[Comparison]:
 
 ON_MATRIX = (difference, gain_difference, improvement, gain, share_of_gain, time_to_target)
 ON_PROBES = (gradient_value, gradient_ratio, gradient_difference, fidelity, cost_ratio)
-MEASURES: dict[str, Callable[[Results, Rule], Iterator[Comparison]]] = {
-    measure.__name__: measure for measure in (*ON_MATRIX, *ON_PROBES)
-}
+MEASURES = {measure.__name__: measure for measure in (*ON_MATRIX, *ON_PROBES)}
 
 
 # -- verdicts

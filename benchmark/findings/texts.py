@@ -62,8 +62,6 @@ are others, verdicts stand without texts, and pages are left alone. ``python -m 
 that the texts have been read again and are true of the records of today.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
@@ -228,11 +226,10 @@ def chosen(frame: pd.DataFrame, where: dict) -> pd.DataFrame:
     for column, wanted in where.items() if len(frame) else ():
         if column not in frame:
             raise unknown("column", column, frame.columns)
-        x = frame[column]
-        between = isinstance(wanted, tuple) and (x >= wanted[0]) & (x < wanted[1])
-        frame = frame[
-            between if isinstance(wanted, tuple) else x.isin(wanted if isinstance(wanted, list) else [wanted])
-        ]
+        if isinstance(wanted, tuple):
+            frame = frame[frame[column].between(*wanted, inclusive="left")]
+        else:
+            frame = frame[frame[column].isin(wanted if isinstance(wanted, list) else [wanted])]
     return frame
 
 
@@ -337,9 +334,8 @@ def located(folder: Path) -> Iterator[None]:
     try:
         yield
     except (jinja2.TemplateError, InputError, TypeError, ValueError, KeyError) as error:
-        places = [
-            (part.filename, part.lineno) for part in traceback.extract_tb(rewrite_traceback_stack().__traceback__)
-        ]
+        frames = traceback.extract_tb(rewrite_traceback_stack().__traceback__)
+        places = [(frame.filename, frame.lineno) for frame in frames]
         if isinstance(error, jinja2.TemplateSyntaxError):
             places.append((error.filename, error.lineno))
         here = next((f"{name}, line {line}: " for name, line in reversed(places) if str(folder) in str(name)), "")

@@ -6,8 +6,6 @@ of denoiser calls with all LoRA slots on, ``switching`` of calls that switch slo
 ``books`` the share of a step that ledger and log take.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import itertools

@@ -12,8 +12,6 @@ chain's latents themselves. Rewards are compared image by image: the mean change
 change. Intervals are over prompts (claim C5, question Q1).
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import torch

@@ -5,8 +5,6 @@ batch a step of the trainer is timed, and the calls that it makes one by one; ``
 ``share`` the step's operations per second over the rate of a large matrix product on the same chip.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import gc

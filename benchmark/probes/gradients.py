@@ -9,8 +9,6 @@ the prompts. The cosine is with the gradient of the method's own full sampler on
 leaves out pairs of the same minibatch, whose noise is shared.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -7,8 +7,6 @@ With g_i the estimate of minibatch i and r_i the full chain's gradient on it, of
 Nothing of size N x parameters is kept: bootstrap intervals come from count sketches (Charikar et al. 2002).
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

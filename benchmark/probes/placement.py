@@ -4,8 +4,6 @@ ShortFT's LoRAs act at 15 of the sampler's 50 steps, those of every other method
 a LoRA's gain is left where it may act at those 15 steps only, at the other 35, or in one stretch of the chain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

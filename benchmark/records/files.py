@@ -20,8 +20,6 @@ error.txt         why a run failed
 Reading records needs no torch, so only what needs it imports it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

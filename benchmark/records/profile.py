@@ -4,12 +4,10 @@ A *variant* is a row of the tables: a method, or a method with options that the 
 (``shortft-one-lora: {method: shortft, timestep_aware: false}``). A group of cells is a stage of ``dvc.yaml``.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -93,7 +91,7 @@ class Profile(Part):
     cost: Cost
 
     @classmethod
-    def read(cls, path: Path) -> Profile:
+    def read(cls, path: Path) -> Self:
         """Read and check a file. Raises ProfileError."""
         try:
             profile = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))

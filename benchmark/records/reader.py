@@ -3,8 +3,6 @@
 runs, curves, problems = read_tree("results")
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json
@@ -163,7 +161,8 @@ def read_tree(root: str | Path) -> Tables:
             names = ("folder", "suite", "method", "reward", "seed", "options")
             curves.append(curve.assign(**{name: row[name] for name in names}))
     found = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
-    return Tables(pd.DataFrame(rows), found, pd.DataFrame(problems, columns=["folder", "problem"]))
+    runs = pd.DataFrame(rows, columns=None if rows else ["folder"])
+    return Tables(runs, found, pd.DataFrame(problems, columns=["folder", "problem"]))
 
 
 def paired_scores(folders: list[str], column: str, split: str) -> np.ndarray:

@@ -6,12 +6,11 @@ Nothing here raises over a missing or broken part: what is not there is None or 
 out is listed in ``problems``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -100,14 +99,13 @@ class Results:
     missing: list[CellKey]
 
     @classmethod
-    def read(cls, root: Path, profile: Profile, suite: str) -> Results:
+    def read(cls, root: Path, profile: Profile, suite: str) -> Self:
         cells = {str(key.folder(root)): key for key in profile.cells() if key.suite == suite}
         runs, curves, problems = read_tree(root / suite)
         rows = problems.to_dict("records")
-        known = runs.folder.isin(cells) if len(runs) else pd.Series(dtype=bool)
-        for folder in runs.folder[~known] if len(runs) else []:
-            rows.append({"folder": folder, "problem": "no cell of the profile"})
-        runs = runs[known].reset_index(drop=True) if len(runs) else pd.DataFrame(columns=["folder", "variant"])
+        known = runs.folder.isin(cells)
+        rows += [{"folder": folder, "problem": "no cell of the profile"} for folder in runs.folder[~known]]
+        runs = runs[known].reset_index(drop=True)
         runs["variant"] = [cells[folder].variant for folder in runs.folder]
         runs["stage"] = [cells[folder].stage for folder in runs.folder]
         tuned = {reward: rates(root, suite, reward) for reward in {key.reward for key in cells.values()}}

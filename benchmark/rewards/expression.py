@@ -1,7 +1,5 @@
 """Sums of rewards by expression, ``10*pickscore + 2*hps``: parsed, never evaluated as code."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable
 

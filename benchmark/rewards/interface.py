@@ -1,8 +1,8 @@
 """One interface for every reward."""
 
-from __future__ import annotations
-
 import abc
+from collections.abc import Sequence
+from typing import Self
 
 import torch
 
@@ -21,6 +21,7 @@ class Reward(abc.ABC):
     scale           the range in words
     differentiable  whether scores have a gradient to the images
     packages        modules beside the project's own dependencies that it imports
+    networks        what ``to`` moves
     """
 
     name: str
@@ -28,10 +29,13 @@ class Reward(abc.ABC):
     scale: str = ""
     differentiable: bool = True
     packages: tuple[str, ...] = ()
+    networks: Sequence[torch.nn.Module] = ()
 
     @abc.abstractmethod
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         """Scores (B,) of images (B, 3, H, W), float in [0, 1], for their prompts."""
 
-    def to(self, device: torch.device | str) -> Reward:
+    def to(self, device: torch.device | str) -> Self:
+        for network in self.networks:
+            network.to(device)
         return self

@@ -1,9 +1,8 @@
 """Rewards that need no model: symmetry and compressibility, and the true size of a JPEG file."""
 
-from __future__ import annotations
-
 import io
 import math
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +65,7 @@ class Compressibility(Reward):
         self._dct = _dct_matrix()
         self._ycbcr = torch.tensor(_TO_YCBCR)
 
-    def to(self, device: torch.device | str) -> Compressibility:
+    def to(self, device: torch.device | str) -> Self:
         self._tables = [table.to(device) for table in self._tables]
         self._dct, self._ycbcr = self._dct.to(device), self._ycbcr.to(device)
         return self

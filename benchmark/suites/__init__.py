@@ -1,9 +1,6 @@
 """Suites: a base model with its shortcut, rewards, prompts and oracle. A folder with a ``suite.py`` is a suite."""
 
-from __future__ import annotations
-
 import importlib
-import inspect
 import pkgutil
 from pathlib import Path
 
@@ -28,9 +25,6 @@ def kind(name: str) -> type[Suite]:
     if name not in names():
         raise KeyError(name)
     module = importlib.import_module(f"{__name__}.{name}.suite")
-    (found,) = (
-        member
-        for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, Suite) and member.__module__ == module.__name__
-    )
+    classes = (member for member in vars(module).values() if isinstance(member, type) and issubclass(member, Suite))
+    (found,) = (member for member in classes if member.__module__ == module.__name__)
     return found

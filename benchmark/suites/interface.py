@@ -1,12 +1,12 @@
 """What a suite offers to the rest of the benchmark."""
 
-from __future__ import annotations
-
 import abc
 import copy
+import json
 from collections.abc import Callable
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from transformers.utils import logging as transformers_logging
 from ..errors import InputError
 from ..rewards import PIXEL_REWARDS, Reward, canonical, combine, names_in
 
-# What a pipeline of Stable Diffusion is made without.
+# What a pipeline of Stable Diffusion is made without, and how its DDIM chain ends.
 NO_SAFETY_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+ENDS = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
 
 
 class SuiteError(InputError):
@@ -43,6 +44,8 @@ class Suite(abc.ABC):
     standard_budget  the budget of a run where none is given
     lora             how the policy's slots act, see ``Policy``
     chunk            images that are sampled, decoded and scored at a time in evaluations
+    model            folder of the base model
+    few_step         file of the few-step model's LoRA
     pipeline_source  folder or hub name of the base model; for the cards of LoRAs tuned from it, with their licence
     random_weights   whether some weights are random: such runs prove that things work, and are no results
     """
@@ -61,6 +64,8 @@ class Suite(abc.ABC):
     random_weights: bool = False
     pipeline_source: str
     lora_licence: str
+    model: Path
+    few_step: Path
     device: torch.device
     Options: type[SuiteOptions] = SuiteOptions
 
@@ -86,16 +91,12 @@ class Suite(abc.ABC):
         """Seconds that making the shortcut (where used) and the reward's models took; empty where nobody knows."""
         return {}
 
-    @abc.abstractmethod
     def scheduler_config(self) -> dict:
         """The configuration of the base pipeline's scheduler."""
+        return json.loads((self.model / "scheduler/scheduler_config.json").read_text())
 
     @abc.abstractmethod
     def load_pipeline(self) -> StableDiffusionPipeline: ...
-
-    @abc.abstractmethod
-    def attach_shortcut(self, pipeline: StableDiffusionPipeline) -> None:
-        """Turn a copy of the base pipeline's UNet into the shortcut, adapters fused."""
 
     @abc.abstractmethod
     def load_learned_reward(self, name: str) -> Reward: ...
@@ -106,7 +107,7 @@ class Suite(abc.ABC):
 
     oracle: Callable[[torch.Tensor, list[str]], np.ndarray] | None = None  # images, prompts -> scores (B,) in [0, 1]
 
-    def load(self, device: str = "cpu", precision: str = "float32", shortcut: bool = False) -> Suite:
+    def load(self, device: str = "cpu", precision: str = "float32", shortcut: bool = False) -> Self:
         """Check the files and read the base model; denoiser and decoder run in ``precision``.
 
         shortcut: the few-step model will be wanted. It is then made before the base model is rounded to ``precision``.
@@ -131,10 +132,12 @@ class Suite(abc.ABC):
 
     @cached_property
     def shortcut(self) -> UNet2DConditionModel:
-        """The few-step model, frozen."""
+        """The few-step model, its LoRA fused into a copy of the base model's UNet; frozen."""
         components = self.pipeline.components | {"unet": copy.deepcopy(self.pipeline.unet)}
         pipeline = type(self.pipeline)(**components, requires_safety_checker=False)
-        self.attach_shortcut(pipeline)
+        pipeline.load_lora_weights(self.few_step.parent, weight_name=self.few_step.name, local_files_only=True)
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
         unet = pipeline.unet.to(self.device, self.precision, memory_format=torch.channels_last)
         return unet.requires_grad_(False).eval()
 

@@ -1,7 +1,5 @@
 """One cell in its folder: evaluate the base model, train, evaluate the tuned one, write the records."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

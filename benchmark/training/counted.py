@@ -1,7 +1,5 @@
 """A reward as training calls it: on the clock, and in the run's precision."""
 
-from __future__ import annotations
-
 import torch
 
 from ..diffusion.ledger import Ledger, measure

@@ -1,7 +1,5 @@
 """What a record belongs to: configuration, method, weights, training prompts where given, and code."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

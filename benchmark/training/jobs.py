@@ -1,7 +1,5 @@
 """Runs as jobs: processes of ``benchmark.run``, some at a time; what is done is not run again."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import subprocess

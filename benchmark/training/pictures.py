@@ -1,7 +1,5 @@
 """Pictures of what a run did."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib

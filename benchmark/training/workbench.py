@@ -1,7 +1,5 @@
 """A configuration put together: suite, method, executor, trainer. Whoever needs them asks here, and nowhere else."""
 
-from __future__ import annotations
-
 import dataclasses
 from functools import cached_property
 from pathlib import Path

@@ -20,7 +20,8 @@ from benchmark.records.files import RECORDS
 from benchmark.records.reader import read_tree
 from benchmark.run import main
 from benchmark.suites.mini import card
-from tests.conftest import call, refused, share
+from benchmark.suites.mini.suite import Mini
+from tests.conftest import call, few_steps, refused, share
 
 pytestmark = pytest.mark.slow
 # Three prompts only, so that they come again and again.
@@ -70,9 +71,11 @@ def finished(base, tmp_path_factory):
 def one_step_each(base, tmp_path_factory):
     """One real step of every method, through trainer, evaluation and records."""
     out = share(base, tmp_path_factory.mktemp("steps") / "runs")
-    for name in methods.names():
-        result = run("--method", name.replace("_", "-"), "--budget", "1step", *SMALL, out=out)
-        assert result.exit_code == 0, (name, result.output)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in methods.names():
+            patch.setattr(Mini, "steps", few_steps(name))
+            result = run("--method", name.replace("_", "-"), "--budget", "1step", *SMALL, out=out)
+            assert result.exit_code == 0, (name, result.output)
     return out
 
 

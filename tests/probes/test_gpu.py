@@ -10,14 +10,27 @@ from typer.testing import CliRunner
 
 from benchmark import gpu
 from benchmark.probes import gpu as probe
+from benchmark.suites.sd15.suite import StableDiffusion15
 
 NARROW = ["--narrow", "--device", "cpu", "--pixels", "64", "--reward", "clipscore", "--set", "rank=4"]
+
+
+@pytest.fixture(autouse=True)
+def _one_round(monkeypatch):
+    monkeypatch.setattr(gpu, "ROUNDS", 1)
+
+
+@pytest.fixture
+def eight_steps(monkeypatch):
+    """A chain of them shows as much as one of 50, of methods that are defined on any."""
+    monkeypatch.setattr(StableDiffusion15, "steps", 8)
 
 
 def run(*arguments: str):
     return CliRunner().invoke(gpu.main, list(arguments))
 
 
+@pytest.mark.usefixtures("eight_steps")
 def test_a_dry_run_steps_without_a_connection_and_writes_nothing(tmp_path):
     done = run("--dry-run", "--reward", "clipscore", "--set", "rank=4", "--out", str(tmp_path),
                "--method", "draft_k")  # fmt: skip
@@ -46,6 +59,7 @@ def test_the_record_has_every_method_and_batch(tmp_path):
     assert rows["shortft", 2]["operations"] == 2 * rows["shortft", 1]["operations"]
 
 
+@pytest.mark.usefixtures("eight_steps")
 def test_what_does_not_fit_and_what_is_left_out_is_said(tmp_path, monkeypatch):
     true_measure = probe.measure
 
@@ -75,6 +89,7 @@ def test_what_does_not_fit_and_what_is_left_out_is_said(tmp_path, monkeypatch):
     assert "not measured: draft_k at batch 1" in done.output
 
 
+@pytest.mark.usefixtures("eight_steps")
 def test_the_same_command_goes_on_from_its_record(tmp_path, monkeypatch):
     command = [*NARROW, "--method", "draft_k", "--out", str(tmp_path)]
     assert run(*command, "--batch", "1").exit_code == 0
@@ -108,9 +123,8 @@ def test_the_same_command_goes_on_from_its_record(tmp_path, monkeypatch):
         (["--device", "cpu", "--set", "speed=9"], "unknown setting of alignprop 'speed'"),
     ],
 )
-def test_wrong_arguments_are_one_line(arguments, line):
-    if "cuda" in arguments and torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
+def test_wrong_arguments_are_one_line(arguments, line, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # also where there is one
     done = run(*arguments)
     assert done.exit_code == 2
     assert line in done.output

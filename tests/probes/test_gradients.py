@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmark import gradients as command
+from benchmark.probes import gradients as probe
 from benchmark.probes.gradients import phases
 from benchmark.probes.moments import Moments, numbers, split
 from benchmark.statistics import normalised_variance
@@ -101,7 +102,8 @@ def test_phases_of_shortft():
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(probe, "OWN_STEPS", 2)
     line = ["--methods", "draft_k k=2, shortft, ddpo samples=2, drtune", "--reward", "symmetry", "--batches", 3]
     line += ["--redraws", 1, "--at", 2, "--reference", "draft_k", "--set", "batch=2", "--out", tmp_path]
     result = call(command.main, *line)

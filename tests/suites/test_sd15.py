@@ -48,6 +48,12 @@ def _no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
+@pytest.fixture
+def eight_steps(monkeypatch):
+    """A chain of them shows as much as one of 50, of methods that are defined on any."""
+    monkeypatch.setattr(StableDiffusion15, "steps", 8)
+
+
 def configure(weights, method="shortft", reward="pickscore", settings=(), budget="1step"):
     given = [*SMALL, f"weights={weights}", *settings]
     return resolve("sd15", method, reward, 0, budget, "cpu", None, given)
@@ -78,6 +84,7 @@ def test_in_bfloat16(method, weights, tmp_path):
     assert cell.suite.reward("pickscore").clip.network.dtype == torch.float32  # what is reported
 
 
+@pytest.mark.usefixtures("eight_steps")
 @pytest.mark.parametrize("reward", ["hps", "hps20", "imagereward"])
 def test_rewards_of_packages_guide_it_too(reward, tmp_path):
     needs(*(["ImageReward", "timm"] if reward == "imagereward" else ["open_clip"]))
@@ -94,6 +101,7 @@ def test_every_method_takes_a_step_at_the_true_architecture(method, tmp_path_fac
     take_a_step(configure(folder, method, "clipscore", ["batch=1", "rank=128"]), tmp_path)
 
 
+@pytest.mark.usefixtures("eight_steps")
 def test_parts_of_a_batch_add_up_to_it(weights, tmp_path):
     gradients = []
     for parts in ("null", "1"):
@@ -299,6 +307,7 @@ def test_the_probes_run_on_it_and_tables_refuse_them_too(weights, tmp_path, monk
     given = ["--suite", "sd15", "--out", str(tmp_path), *(f"--set={text}" for text in (*SMALL, f"weights={weights}"))]
     done = CliRunner().invoke(fidelity.main, [*given, "--prompts", "8"])
     assert done.exit_code == 0, done.output
+    monkeypatch.setattr(StableDiffusion15, "steps", 8)
     given += ["--methods=draft_k", "--reference=draft_k", "--reward=symmetry", "--batches=3", "--redraws=0", "--at=1"]
     done = CliRunner().invoke(gradients.main, given)
     assert done.exit_code == 0, done.output

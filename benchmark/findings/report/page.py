@@ -1,7 +1,5 @@
 """The report's page from records: everything that the template shows, as plain values in a fixed order. No torch."""
 
-from __future__ import annotations
-
 import base64
 import inspect
 import itertools

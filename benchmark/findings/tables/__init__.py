@@ -1,7 +1,5 @@
 """The benchmark's tables from its records: CSV (numbers), Markdown and LaTeX (to read). No torch."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 
@@ -14,11 +12,9 @@ PAPER = (matrix.table1, matrix.table2, matrix.table3)
 ENDS = (matrix.choice, matrix.ranking, *PAPER, matrix.controls, matrix.spacing, matrix.side_effects)
 PROBES = (probes.cost, probes.gpu, probes.gradients, probes.acting)
 TABLES = (*ENDS, curves.time_to_target, curves.equal_gain, *PROBES, matrix.rates, curves.settled, matrix.state)
+NAMES = [make.__name__ for make in TABLES]
 
 __all__ = ["NAMES", "Table", "build", "open_results", "table", "write"]
-
-
-NAMES = [make.__name__ for make in TABLES]
 
 
 @functools.lru_cache(maxsize=64)

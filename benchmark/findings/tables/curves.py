@@ -1,7 +1,5 @@
 """Tables of what happens along the budget: time to target, the oracle at equal gain, whether the budget is enough."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

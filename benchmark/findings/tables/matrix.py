@@ -1,7 +1,5 @@
 """Tables of how runs end: which method, who won, Tables 1 to 3 of the paper, controls, what else changed, tuning."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """Tables of what is measured outside the matrix: cost, gradients, where LoRAs act."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

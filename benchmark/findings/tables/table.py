@@ -1,11 +1,10 @@
 """A table: its numbers, the strings that people read, and the files that it becomes."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 import pandas as pd
 import yaml
@@ -14,10 +13,8 @@ from ...records import write_text
 from ...records.results import Results
 from ...statistics import Interval
 
-WORDS, PUBLISHED = (
-    yaml.safe_load(Path(__file__).parents[1].joinpath(name).read_text(encoding="utf-8"))
-    for name in ("words.yaml", "published.yaml")
-)
+FILES = [Path(__file__).parents[1] / name for name in ("words.yaml", "published.yaml")]
+WORDS, PUBLISHED = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in FILES)
 NOT_MEASURED = "not measured"
 ONE_SEED = "†"
 ONE_SEED_NOTE = f"{ONE_SEED}: of a single seed, for new prompts alone, so narrower than it would be for new seeds too."
@@ -28,7 +25,7 @@ class Linked(str):
 
     runs: list[str]
 
-    def __new__(cls, text: str, runs: pd.DataFrame) -> Linked:
+    def __new__(cls, text: str, runs: pd.DataFrame) -> Self:
         linked = super().__new__(cls, text)
         linked.runs = runs.folder.tolist()
         return linked
@@ -67,9 +64,7 @@ class Table:
     published: list[list[str]] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def of(
-        cls, results: Results, name: str, rows: list[dict] | pd.DataFrame, shown: list[dict], **words: object
-    ) -> Table:
+    def of(cls, results: Results, name: str, rows: list[dict] | pd.DataFrame, shown: list[dict], **words) -> Self:
         """A table whose title and note stand in words.yaml, and its published rows, if any, in published.yaml.
 
         rows   numbers and Intervals
@@ -85,7 +80,7 @@ class Table:
         return cls(name, title, note, frame, lines, runs, published(name, list(lines)))
 
     @classmethod
-    def missing(cls, results: Results, name: str, *columns: str) -> Table:
+    def missing(cls, results: Results, name: str, *columns: str) -> Self:
         """A table of what was not measured."""
         title = WORDS[name]["title"].format(suite=results.suite)
         return cls(name, title, "Not measured.", pd.DataFrame(), pd.DataFrame(columns=list(columns)))

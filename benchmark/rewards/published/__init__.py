@@ -3,27 +3,21 @@
 Importing this imports none of their packages: ``load`` does, after the files have been checked.
 """
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 
 from ..interface import Reward
 from .weights import weights_folder
 
-PUBLISHED = {  # name -> module, class
-    "hps": ("hps", "HPS"),
-    "imagereward": ("imagereward", "ImageReward"),
-    "pickscore": ("pickscore", "PickScore"),
-    "aesthetic": ("aesthetic", "Aesthetic"),
-    "clipscore": ("clipscore", "ClipScore"),
-}
+# Name, of the module too -> class.
+PUBLISHED = {"hps": "HPS", "imagereward": "ImageReward", "pickscore": "PickScore"}
+PUBLISHED |= {"aesthetic": "Aesthetic", "clipscore": "ClipScore"}
 
 
 def find(name: str) -> type[Reward]:
     """The class of a published reward; KeyError if there is none of this name."""
-    module, cls = PUBLISHED[name]
-    return getattr(importlib.import_module(f"{__name__}.{module}"), cls)
+    cls = PUBLISHED[name]
+    return getattr(importlib.import_module(f"{__name__}.{name}"), cls)
 
 
 def load(name: str, folder: Path | None = None, **options) -> Reward:

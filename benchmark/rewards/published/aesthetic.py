@@ -4,8 +4,6 @@ Linear layers, no activation between them, on the normalised image embedding of 
 ratings from 1 to 10 of SAC, LAION-Logos and AVA. The prompt is not read. DDPO, DRaFT and AlignProp train towards it.
 """
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 
@@ -17,9 +15,7 @@ from .clip import VIT_L_14, Clip
 from .weights import WeightFile, assign, read, require
 
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
-HEAD_URL = (
-    "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/sac%2Blogos%2Bava1-l14-linearMSE.pth"
-)
+HEAD_URL = f"https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/{HEAD.replace('+', '%2B')}"
 
 
 class Head(nn.Module):
@@ -52,16 +48,11 @@ class Aesthetic(Reward):
         if not isinstance(state, dict):
             raise RewardError(f"aesthetic: {checkpoint} is no state dict")
         assign("aesthetic", self.head, state, checkpoint)
-        self.head.requires_grad_(False)
+        self.networks = (self.clip.network, self.head.requires_grad_(False))
 
     @staticmethod
     def files() -> list[WeightFile]:
         return [WeightFile(f"aesthetic/{HEAD}", HEAD_URL, "4 MB"), *VIT_L_14]
-
-    def to(self, device: torch.device | str) -> Aesthetic:
-        self.clip.network.to(device)
-        self.head.to(device)
-        return self
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         embeddings = self.clip.images(images)

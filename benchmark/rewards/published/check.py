@@ -1,7 +1,5 @@
 """Scores of three drawn images by every published reward, to be compared with scores recorded from the same weights."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """CLIP through transformers: what PickScore, the aesthetic predictor and the CLIP score have in common."""
 
-from __future__ import annotations
-
 import abc
 from pathlib import Path
 
@@ -21,9 +19,8 @@ def clip_files(folder: str, model: str, tokenizer: str, size: str) -> list[Weigh
     return [WeightFile(f"{folder}/{name}", source, size) for name, (source, size) in parts.items()]
 
 
-VIT_L_14 = clip_files(
-    "clip-vit-large-patch14", "openai/clip-vit-large-patch14", "openai/clip-vit-large-patch14", "1.7 GB"
-)
+_OPENAI = "openai/clip-vit-large-patch14"
+VIT_L_14 = clip_files("clip-vit-large-patch14", _OPENAI, _OPENAI, "1.7 GB")
 
 
 class Clip:
@@ -37,9 +34,8 @@ class Clip:
     def __init__(self, reward: str, files: list[WeightFile], folder: Path):
         require(reward, files, folder)
         path = files[0].at(folder).parent
-        self.network, report = CLIPModel.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
+        options = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+        self.network, report = CLIPModel.from_pretrained(path, **options)
         missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report.get("mismatched_keys", ()))
         if missing:  # transformers would draw them at random
             raise RewardError(f"{reward}: {path / 'model.safetensors'} does not fit config.json: it lacks {missing[0]}")
@@ -67,14 +63,11 @@ class ClipReward(Reward):
 
     def __init__(self, folder: Path):
         self.clip = Clip(self.name, self.files(), folder)
+        self.networks = (self.clip.network,)
 
     @staticmethod
     @abc.abstractmethod
     def files() -> list[WeightFile]: ...
-
-    def to(self, device: torch.device | str) -> ClipReward:
-        self.clip.network.to(device)
-        return self
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         return self.clip.cosines(images, prompts)

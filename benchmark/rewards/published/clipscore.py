@@ -4,8 +4,6 @@ Not trained on preferences. CLIPScore as published (Hessel et al., EMNLP 2021) i
 "A photo depicts" before the text; as a reward the plain cosine of ViT-L/14 is usual, and what this is.
 """
 
-from __future__ import annotations
-
 from .clip import VIT_L_14, ClipReward
 from .weights import WeightFile
 

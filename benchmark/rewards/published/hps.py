@@ -8,8 +8,6 @@ The network is open_clip's, of which hpsv2 carries a copy; the tests compare wit
 mixed precision, which the package uses on GPUs; in bfloat16 a score moves by about 3e-3.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
@@ -45,24 +43,21 @@ class HPS(Reward):
         except ImportError:
             raise RewardError("hps: needs open_clip_torch: pip install -e '.[rewards]'") from None
 
-        architecture = architecture or beside(files[0].at(folder)) or open_clip.get_model_config("ViT-H-14")
+        checkpoint = files[0].at(folder)
+        architecture = architecture or beside(checkpoint) or open_clip.get_model_config("ViT-H-14")
         with torch.device("meta"):  # 986 M parameters need not be drawn before they are read
             network = open_clip.CLIP(**architecture)
-        checkpoint = files[0].at(folder)
         assign("hps", network, read("hps", checkpoint).get("state_dict", {}), checkpoint)
         # The causal mask is no part of the checkpoint.
         network.attn_mask = torch.full(network.attn_mask.shape, float("-inf")).triu(1)
         self.network = network.eval().requires_grad_(False)
+        self.networks = (self.network,)
         self.tokenize = open_clip.SimpleTokenizer(context_length=network.context_length)
         self.size = architecture["vision_cfg"]["image_size"]
 
     @staticmethod
     def files(version: str = "v2.1") -> list[WeightFile]:
         return [WeightFile(f"hps/{VERSIONS[version]}", "xswu/HPSv2", "about 2 GB")]
-
-    def to(self, device: torch.device | str) -> HPS:
-        self.network.to(device)
-        return self
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         weight = self.network.positional_embedding

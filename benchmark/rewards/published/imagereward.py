@@ -8,9 +8,8 @@ not rounded or clipped. At 224x224 both agree; resized, pixels differ by one lev
 very bright or dark places by more (0.4 in normalised pixels in the tests), on average by 0.005.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
+from typing import Self
 
 import torch
 
@@ -56,6 +55,7 @@ class ImageReward(Reward):
         if missing:
             raise RewardError(f"imagereward: {checkpoint} does not fit the architecture: {missing[0]} and what follows")
         self.network = network.eval().requires_grad_(False)  # drop-path would act in training
+        self.networks = (self.network,)
         self.size = vision["img_size"]
 
     @staticmethod
@@ -65,14 +65,12 @@ class ImageReward(Reward):
             WeightFile("imagereward/vocab.txt", "google-bert/bert-base-uncased", ""),
         ]
 
-    def to(self, device: torch.device | str) -> ImageReward:
-        self.network.to(device)
+    def to(self, device: torch.device | str) -> Self:
         self.network.device = device  # the wheel puts its masks there
-        return self
+        return super().to(device)
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         pixels = normalise(cover_and_crop(images, self.size, whole=round)).to(self.network.mlp.layers[0].weight.dtype)
-        tokens = self.network.blip.tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=35, return_tensors="pt"
-        ).to(images.device)
+        options = {"padding": "max_length", "truncation": True, "max_length": 35, "return_tensors": "pt"}
+        tokens = self.network.blip.tokenizer(prompts, **options).to(images.device)
         return self.network.score_gard(tokens.input_ids, tokens.attention_mask, pixels)[:, 0]

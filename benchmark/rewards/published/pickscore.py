@@ -5,8 +5,6 @@ cropped, normalised. The published recipe multiplies the cosine of the embedding
 about 100, and reports about 20; the score here is the cosine itself, about 0.2, on the same scale as HPSv2.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from .clip import ClipReward, clip_files

@@ -4,8 +4,6 @@ The packages resize PIL images of 8 bits, which rounds and clips; here an image 
 same antialiased bicubic kernel, and overshoots are not clipped, so that bright and dark pixels keep their gradient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -5,10 +5,7 @@ which scoring needs; so its files are loaded under a private package name, and t
 says what it replaces, and fails with one line where a release has made it obsolete.
 """
 
-from __future__ import annotations
-
 import contextlib
-import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -44,11 +41,8 @@ def _modeling_utils():
     def find_pruneable_heads_and_indices(*_):
         raise NotImplementedError("heads cannot be pruned")
 
-    helpers = {
-        "apply_chunking_to_forward": pytorch_utils.apply_chunking_to_forward,
-        "prune_linear_layer": pytorch_utils.prune_linear_layer,
-        "find_pruneable_heads_and_indices": find_pruneable_heads_and_indices,
-    }
+    helpers = {name: getattr(pytorch_utils, name) for name in ("apply_chunking_to_forward", "prune_linear_layer")}
+    helpers["find_pruneable_heads_and_indices"] = find_pruneable_heads_and_indices
     for name in helpers:
         if hasattr(modeling_utils, name):
             raise _obsolete(f"modeling_utils.{name}")
@@ -139,10 +133,8 @@ def build(vocabulary: Path, bert: dict, vision: dict) -> torch.nn.Module:
     vision      ``img_size``, ``patch_size``, ``embed_dim``, ``depth``, ``num_heads`` of the vision transformer
     """
     wheel, blip, vit = map(wheel_module, ("ImageReward", "models.BLIP.blip_pretrain", "models.BLIP.vit"))
-    parts = {
-        "init_tokenizer": lambda: _tokenizer(vocabulary),
-        "create_vit": lambda *_: (vit.VisionTransformer(**vision), vision["embed_dim"]),
-    }
+    parts = {"init_tokenizer": lambda: _tokenizer(vocabulary)}
+    parts["create_vit"] = lambda *_: (vit.VisionTransformer(**vision), vision["embed_dim"])
     with tempfile.NamedTemporaryFile("w", suffix=".json") as config, mock.patch.multiple(blip, **parts):
         json.dump(bert, config)
         config.flush()

@@ -1,7 +1,5 @@
 """Weight files: where they lie, whether they are there and whole, and how they are read."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -5,8 +5,6 @@
 Run again after an interruption, the stage goes on from its last snapshot (``build/``, every 500 steps).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -23,7 +21,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ...cli import command
-from ..interface import NO_SAFETY_CHECKER
+from ..interface import ENDS, NO_SAFETY_CHECKER
 from . import card, oracle, vae, world
 from .training import Batch, Device, Guidance, Iterations, Rate, Seed, Training
 
@@ -70,24 +68,15 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 def build_unet() -> UNet2DConditionModel:
     """Stable Diffusion's UNet in small: 8x8 convolutional level, 4x4 level with self- and cross-attention."""
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(32, 96),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=WIDTH,
-        attention_head_dim=4,
-        norm_num_groups=16,
-    )
+    down, up = ("DownBlock2D", "CrossAttnDownBlock2D"), ("CrossAttnUpBlock2D", "UpBlock2D")
+    size = {"sample_size": 8, "in_channels": 4, "out_channels": 4, "layers_per_block": 1, "norm_num_groups": 16}
+    size |= {"block_out_channels": (32, 96), "cross_attention_dim": WIDTH, "attention_head_dim": 4}
+    return UNet2DConditionModel(down_block_types=down, up_block_types=up, **size)
 
 
 def build_scheduler() -> DDIMScheduler:
     """Stable Diffusion 1.5's noise schedule and DDIM settings."""
-    ends = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
-    return DDIMScheduler(num_train_timesteps=1000, prediction_type="epsilon", **NOISE, **ends)
+    return DDIMScheduler(num_train_timesteps=1000, prediction_type="epsilon", **NOISE, **ENDS)
 
 
 def assemble(autoencoder, tokenizer, text_encoder, unet) -> StableDiffusionPipeline:
@@ -115,22 +104,17 @@ def quality(pipeline: StableDiffusionPipeline, split: str, count: int, guidance:
     readings = [oracle.read(image, caption) for image, caption in zip(images, captions, strict=True)]
     single = np.array([reading.relation is None for reading in readings])
     scores = np.array([reading.score for reading in readings])
-    return {
-        f"oracle_{split}": float(scores.mean()),
-        f"oracle_{split}_one_object": float(scores[single].mean()),
-        f"oracle_{split}_two_objects": float(scores[~single].mean()),
-        f"background_{split}": float(np.mean([reading.background for reading in readings])),
-    }
+    parts = {"": scores, "_one_object": scores[single], "_two_objects": scores[~single]}
+    means = {f"oracle_{split}{name}": float(part.mean()) for name, part in parts.items()}
+    return means | {f"background_{split}": float(np.mean([reading.background for reading in readings]))}
 
 
 @torch.no_grad()
 def encode_images(autoencoder: AutoencoderKL, images: np.ndarray, device: str) -> torch.Tensor:
     """Mean and standard deviation of the scaled latents, (N, 8, 8, 8), on the CPU."""
-    parts = []
-    for part in vae.to_tensor(images).split(256):
-        posterior = autoencoder.encode(part.to(device)).latent_dist
-        parts.append((torch.cat([posterior.mean, posterior.std], 1) * autoencoder.config.scaling_factor).cpu())
-    return torch.cat(parts)
+    posteriors = (autoencoder.encode(part.to(device)).latent_dist for part in vae.to_tensor(images).split(256))
+    moments = torch.cat([torch.cat([posterior.mean, posterior.std], 1).cpu() for posterior in posteriors])
+    return moments * autoencoder.config.scaling_factor
 
 
 @command
@@ -180,8 +164,7 @@ def main(
         x0 = mean + std * torch.randn(mean.shape, generator=generator)
         noise = torch.randn(mean.shape, generator=generator)
         # One timestep from each of `batch` equal intervals: the same distribution with less variance.
-        share = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-        t = (share * 1000).long()
+        t = ((torch.arange(batch) + torch.rand(batch, generator=generator)) / batch * 1000).long()
         keep = torch.rand(batch, generator=generator) >= dropout
         text = torch.where(keep[:, None], tokens[index], empty)
         noisy = scheduler.add_noise(x0, noise, t)
@@ -203,9 +186,8 @@ def main(
     models_.eval().requires_grad_(False)
     unet.to(memory_format=torch.contiguous_format)
     pipeline = assemble(autoencoder, tokenizer, text_encoder, unet)
-    metrics = {"loss": training.last_loss()}
-    for split in ("test", "combinations"):
-        metrics |= quality(pipeline, split, 256, guidance)
+    metrics = {"loss": training.last_loss()} | quality(pipeline, "test", 256, guidance)
+    metrics |= quality(pipeline, "combinations", 256, guidance)
     with tempfile.TemporaryDirectory() as folder:  # the vae's folder belongs to its own stage and stays as it is
         pipeline.to("cpu").save_pretrained(folder)
         shutil.rmtree(Path(folder) / "vae")

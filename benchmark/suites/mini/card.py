@@ -1,7 +1,5 @@
 """Model cards: every shipped weight file says by which command, on what and how well it was made."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform
@@ -12,10 +10,7 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-PIPELINE = HERE / "pipeline"
-SHORTCUT = HERE / "shortcut"
-REWARDS = HERE / "rewards"
-CARDS = HERE / "cards"
+PIPELINE, SHORTCUT, REWARDS, CARDS = (HERE / name for name in ("pipeline", "shortcut", "rewards", "cards"))
 
 
 class Stopwatch:
@@ -28,9 +23,7 @@ class Stopwatch:
         return round(time.perf_counter() - self.start, 1)
 
 
-def write(
-    name: str, files: list[Path], seconds: float, device: str, trained: torch.nn.Module, metrics: dict, **settings
-) -> None:
+def write(name: str, files: list[Path], seconds: float, device: str, trained, metrics: dict, **settings) -> None:
     """Write ``cards/NAME.json``: command, checksums of the files, seconds, device, versions, settings, metrics.
 
     trained: whatever has ``parameters()``, which are counted.

@@ -5,8 +5,6 @@
 Not needed by the other stages: they draw the same scenes from (split, index) themselves.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

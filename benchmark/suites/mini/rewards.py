@@ -20,8 +20,6 @@ and prefers the larger, but for 2% of slips. Four kinds of pairs:
 Half of all renders go through the VAE, so that a sample cannot be told from a render by the VAE's traces alone.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Annotated
 

@@ -15,8 +15,6 @@ The student keeps classifier-free guidance, as Hyper-SD's CFG-LoRA does, at a sc
 7.5 its errors are multiplied as much. What was tried is in the README.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import hashlib
@@ -44,6 +42,7 @@ SEGMENT_ENDS = (741, 501, 261, END)
 JUMPS = ((741, 501), (481, 261), (241, 1))  # what ShortFT asks of the few-step model
 SAMPLER = ((981, 741), (741, 501), (501, 261), (261, END))  # images in four calls
 OWN_SHARE = 0.25  # of the batch that starts on the student's own path
+BUILD = Path("build/mini")
 ROLLOUTS, REFRESH = 512, 250  # how many such paths, and after how many optimiser steps they are made anew
 
 
@@ -108,9 +107,7 @@ def trajectories(executor: Executor, embeds: torch.Tensor, generator: torch.Gene
     return torch.cat(parts)
 
 
-def stored_trajectories(
-    executor: Executor, embeds: torch.Tensor, seed: int, folder: Path = Path("build/mini")
-) -> tuple[torch.Tensor, float]:
+def stored_trajectories(executor: Executor, embeds: torch.Tensor, seed: int) -> tuple[torch.Tensor, float]:
     """Trajectories and the seconds they took, kept in ``build/`` while the base model is the same.
 
     A stored set serves every shorter one: trajectory ``n`` depends on its prompt, the seed and ``n`` alone.
@@ -118,11 +115,11 @@ def stored_trajectories(
     weights = (card.PIPELINE / "unet/diffusion_pytorch_model.safetensors").read_bytes()
     settings = f"{seed} {executor.guidance_scale}".encode() + embeds[0].cpu().numpy().tobytes()
     key = hashlib.sha256(weights + settings).hexdigest()[:12]
-    counts = sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob(f"trajectories-{key}-*.safetensors"))
+    counts = sorted(int(path.stem.rpartition("-")[2]) for path in BUILD.glob(f"trajectories-{key}-*.safetensors"))
     count = next((c for c in counts if c >= len(embeds)), len(embeds))
-    path = folder / f"trajectories-{key}-{count}.safetensors"
+    path = BUILD / f"trajectories-{key}-{count}.safetensors"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        BUILD.mkdir(parents=True, exist_ok=True)
         clock = card.Stopwatch()
         states = trajectories(executor, embeds, torch.Generator().manual_seed(seed))
         save_file({"states": states, "seconds": torch.tensor(clock())}, path.with_suffix(".part"))
@@ -149,37 +146,24 @@ def relative_error(jumped: torch.Tensor, chain: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def jump_errors(executor: Executor, states: torch.Tensor, embeds: torch.Tensor) -> dict[str, float]:
-    """Relative error of one jump against the base chain's stored latents, for the shortcut and the naive DDIM jump."""
+def report(executor: Executor, prompts: list[str], embeds: torch.Tensor, seed: int = 1) -> dict[str, float]:
+    """The bars of the shortcut on held-out prompts, beside those of naive DDIM jumps.
+
+    Relative errors of one jump and of four against the base chain's latents, then the oracle's scores of the images of
+    the 50-step chain and of the four jumps.
+    """
+    states = trajectories(executor, embeds, torch.Generator().manual_seed(seed))
     at = {t: i for i, t in enumerate([*executor.timesteps, END])}
-    errors = {}
+    errors, ends = {}, {"chain": states[:, -1].to(embeds.device)}
     for model, label in (("shortcut", "shortcut"), ("base", "naive")):
         for t, s in JUMPS:
             jumped = executor.run((Hop(t, s, model),), states[:, at[t]].to(embeds.device), embeds).cpu()
             errors[f"{label}_{t}_{s}"] = relative_error(jumped, states[:, at[s]])
         plan = tuple(Hop(t, s, model) for t, s in SAMPLER)
-        jumped = executor.run(plan, states[:, 0].to(embeds.device), embeds).cpu()
-        errors[f"{label}_four_calls"] = relative_error(jumped, states[:, -1])
-    return errors
-
-
-@torch.no_grad()
-def oracle_scores(executor: Executor, states: torch.Tensor, embeds: torch.Tensor, captions: list[str]):
-    """Oracle score of the images of the 50-step chain, of four shortcut calls and of four naive jumps."""
-    ends = {"oracle_chain": states[:, -1].to(embeds.device)}
-    for label, model in (("oracle_shortcut", "shortcut"), ("oracle_naive", "base")):
-        plan = tuple(Hop(t, s, model) for t, s in SAMPLER)
         ends[label] = executor.run(plan, states[:, 0].to(embeds.device), embeds)
-    return {
-        label: float(oracle.score(executor.decode(x).permute(0, 2, 3, 1).cpu().numpy(), captions).mean())
-        for label, x in ends.items()
-    }
-
-
-def report(executor: Executor, prompts: list[str], embeds: torch.Tensor, seed: int = 1) -> dict[str, float]:
-    """The bars of the shortcut on held-out prompts."""
-    states = trajectories(executor, embeds, torch.Generator().manual_seed(seed))
-    return jump_errors(executor, states, embeds) | oracle_scores(executor, states, embeds, prompts)
+        errors[f"{label}_four_calls"] = relative_error(ends[label].cpu(), states[:, -1])
+    images = {label: executor.decode(x).permute(0, 2, 3, 1).cpu().numpy() for label, x in ends.items()}
+    return errors | {f"oracle_{label}": float(oracle.score(x, prompts).mean()) for label, x in images.items()}
 
 
 def train(student: Executor, states: torch.Tensor, embeds: torch.Tensor, phase: Phase, batch: int, seed: int) -> float:
@@ -226,19 +210,17 @@ def train(student: Executor, states: torch.Tensor, embeds: torch.Tensor, phase: 
     return training.last_loss()
 
 
-def train_phases(
-    student: Executor, teacher: Executor, embed_part, rank: int, batch: int, seed: int, folder: Path
-) -> float:
+def train_phases(student: Executor, teacher: Executor, embed_part, rank: int, batch: int, seed: int) -> float:
     """Train the student through ``PHASES``; the seconds this took, trajectories included.
 
-    Ends of phases are kept in ``folder`` under a key of all that led to them, and found there again.
+    Ends of phases are kept in ``build/`` under a key of all that led to them, and found there again.
     """
     policy, sets, used, spent, ends = student.policy, sorted({p.prompts for p in PHASES}), set(), 0.0, []
     history = [policy_key(teacher), teacher.guidance_scale, student.guidance_scale, rank, batch, seed]
     for number, phase in enumerate(PHASES):
         history.append(dataclasses.asdict(phase))
         key = hashlib.sha256(json.dumps(history).encode()).hexdigest()[:12]
-        path = folder / f"shortcut-phase-{number + 1}-{key}.safetensors"
+        path = BUILD / f"shortcut-phase-{number + 1}-{key}.safetensors"
         if path.exists():
             state = load_file(path)
             policy.load_state_dict(state)
@@ -264,10 +246,8 @@ def train_phases(
 
 def policy_key(executor: Executor) -> str:
     """A hash of a policy's base weights."""
-    digest = hashlib.sha256()
-    for value in executor.policy.unet.state_dict().values():
-        digest.update(value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    parts = (value.cpu().contiguous().numpy().tobytes() for value in executor.policy.unet.state_dict().values())
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 @command
@@ -287,11 +267,7 @@ def main(
     policy = Policy(copy.deepcopy(pipeline.unet), slots=1, rank=rank, seed=seed, targets=TARGETS)
     student = Executor(policy, pipeline.vae, pipeline.scheduler, embed(pipeline, [""]), student_guidance)
     captions = world.captions("train", max(phase.prompts[1] for phase in PHASES))
-
-    def embed_part(begin: int, end: int) -> torch.Tensor:
-        return embed(pipeline, captions[begin:end])
-
-    spent = train_phases(student, teacher, embed_part, rank, batch, seed, Path("build/mini"))
+    spent = train_phases(student, teacher, lambda begin, end: embed(pipeline, captions[begin:end]), rank, batch, seed)
     policy.save_lora(card.SHORTCUT)
     shortcut = copy.deepcopy(pipeline.unet)
     merged = {key.replace(".base_layer", ""): value.detach() for key, value in policy.weights((1,)).items()}

@@ -1,7 +1,5 @@
 """The embedded suite: a small Stable-Diffusion-shaped model of drawn scenes, with everything it needs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path
@@ -27,20 +25,20 @@ class Mini(Suite):
     shortcut_guidance_scale = 3.0  # as distilled: see shortcut.py
     combinations = {"combined": "10*pickscore + 2*hps"}
     standard_budget = "10TFLOP"
+    model, few_step = card.PIPELINE, card.SHORTCUT / "pytorch_lora_weights.safetensors"
     pipeline_source = "benchmark/suites/mini/pipeline"
     lora_licence = "Apache-2.0, like the rest of the repository."
 
     def _files(self) -> dict[str, tuple[str, str]]:
         """Every shipped file: path under the suite's folder -> (sha256, the command that makes it)."""
-        cards = ["vae", "base", "shortcut", *(f"reward-{name}" for name in reward_models.NAMES)]
         files = {}
-        for name in cards:
-            path = card.CARDS / f"{name}.json"
+        for name in ("vae", "base", "shortcut", *(f"reward-{name}" for name in reward_models.NAMES)):
             try:
-                content = json.loads(path.read_text())
+                content = card.read(name)
                 files |= {file: (digest, content["command"]) for file, digest in content["sha256"].items()}
             except (OSError, ValueError, KeyError):
-                raise SuiteError(f"suite mini: {path} is missing or corrupt; restore it with git checkout") from None
+                problem = f"{card.CARDS / name}.json is missing or corrupt; restore it with git checkout"
+                raise SuiteError(f"suite mini: {problem}") from None
         return files
 
     def check(self, reward: str | None = None, shortcut: bool = True) -> None:
@@ -55,29 +53,21 @@ class Mini(Suite):
     def fingerprint(self, shortcut: bool) -> str:
         files = self._files().items()
         digests = sorted((f, digest) for f, (digest, _) in files if shortcut or not f.startswith("shortcut/"))
-        for module in (oracle, reward_models, world):  # what prompts and scores come from
-            digests.append((module.__name__, hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()))
+        sources = {m.__name__: Path(m.__file__) for m in (oracle, reward_models, world)}  # of prompts and scores
+        digests += [(name, hashlib.sha256(path.read_bytes()).hexdigest()) for name, path in sources.items()]
         return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
 
     def prior_seconds(self, shortcut: bool, reward: str) -> dict[str, float]:
         cards = {"shortcut": "shortcut"} if shortcut else {}
         cards |= {name: f"reward-{name}" for name in self.reward_weights(reward) if name in self.learned_rewards}
-        return {part: json.loads((card.CARDS / f"{name}.json").read_text())["seconds"] for part, name in cards.items()}
+        return {part: card.read(name)["seconds"] for part, name in cards.items()}
 
     def scored_rewards(self) -> list[str]:
         """All but the JPEG's size: at 32x32 pixels the file is mostly its header."""
         return [name for name in self.reward_names() if name != "jpeg"]
 
-    def scheduler_config(self) -> dict:
-        return json.loads((card.PIPELINE / "scheduler/scheduler_config.json").read_text())
-
     def load_pipeline(self) -> StableDiffusionPipeline:
         return StableDiffusionPipeline.from_pretrained(card.PIPELINE, local_files_only=True)
-
-    def attach_shortcut(self, pipeline: StableDiffusionPipeline) -> None:
-        pipeline.load_lora_weights(card.SHORTCUT, weight_name="pytorch_lora_weights.safetensors")
-        pipeline.fuse_lora()
-        pipeline.unload_lora_weights()
 
     def load_learned_reward(self, name: str):
         digest = self._files()[f"rewards/{name}.safetensors"][0]

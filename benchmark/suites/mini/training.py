@@ -1,7 +1,5 @@
 """What every training stage shares: its options, and AdamW on one cycle of the learning rate with clipped gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Annotated
 

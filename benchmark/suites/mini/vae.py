@@ -6,8 +6,6 @@ Encoder and decoder are trained together, then the decoder alone, as Stable Diff
 by itself (``--keep-encoder``): the latents do not change, so neither do base model and shortcut.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Annotated
 
@@ -24,15 +22,9 @@ from .training import Batch, Device, Iterations, Rate, Seed, Training
 
 def build() -> AutoencoderKL:
     """The untrained autoencoder, 0.4 M parameters."""
-    return AutoencoderKL(
-        sample_size=world.RESOLUTION,
-        block_out_channels=(16, 32, 48),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-    )
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3}
+    size = {"sample_size": world.RESOLUTION, "block_out_channels": (16, 32, 48), "layers_per_block": 1}
+    return AutoencoderKL(**blocks, **size, latent_channels=4, norm_num_groups=8)
 
 
 def to_tensor(images) -> torch.Tensor:
@@ -83,8 +75,7 @@ def main(
     """Train the autoencoder and write it into the pipeline folder."""
     clock = card.Stopwatch()
     torch.manual_seed(seed)
-    data = to_tensor(world.arrays("train", images)[0])
-    seconds = 0.0
+    data, seconds = to_tensor(world.arrays("train", images)[0]), 0.0
     if keep_encoder:
         vae, seconds = AutoencoderKL.from_pretrained(card.PIPELINE / "vae"), card.read("vae")["seconds"]
         vae.register_to_config(_name_or_path="")  # what is shipped names no folder of a machine

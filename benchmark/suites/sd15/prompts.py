@@ -1,7 +1,5 @@
 """Prompts: HPDv2 (Wu et al., 2023, arXiv:2306.09341), or the simple animals of DDPO (Black et al., ICLR 2024)."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import itertools
@@ -9,10 +7,8 @@ from pathlib import Path
 
 from ...rewards.published.weights import WeightFile, sampled_digest
 
-HPDV2 = [
-    WeightFile("hpdv2/train.json", "--repo-type dataset ymhao/HPDv2", "0.3 GB"),
-    WeightFile("hpdv2/test.json", "--repo-type dataset ymhao/HPDv2", ""),
-]
+_SIZES = {"train": "0.3 GB", "test": ""}
+HPDV2 = [WeightFile(f"hpdv2/{name}.json", "--repo-type dataset ymhao/HPDv2", size) for name, size in _SIZES.items()]
 
 # DDPO's 45 animals, AlignProp's six more for evaluation, and six of ours for validation.
 _ANIMALS = """cat dog horse monkey rabbit zebra spider bird sheep deer cow goat lion tiger bear raccoon fox wolf lizard

@@ -7,8 +7,6 @@ The true architectures by default (8 GB with all rewards), or all of them narrow
 records of runs on them say ``random_weights``, and tables leave such runs out. The vocabulary is the embedded suite's.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -97,9 +95,8 @@ def build_few_step(path: Path, unet: UNet2DConditionModel, rank: int) -> None:
 def build_clip(folder: Path, size: tuple[dict, dict, int]) -> None:
     """Write a CLIP as transformers does."""
     text, vision, width = size
-    tokenizer = _tokenizer(folder)
-    vision = vision | {"image_size": 224}
-    config = CLIPConfig(text_config=_text_config(tokenizer, text), vision_config=vision, projection_dim=width)
+    text, vision = _text_config(_tokenizer(folder), text), vision | {"image_size": 224}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=width)
     CLIPModel(config).half().save_pretrained(folder)
 
 

@@ -4,8 +4,7 @@ Nothing here downloads. Files lie below the weights folder (``weights``, or ``$R
 anywhere else or in the hub's cache; what is missing is one line with the command that fetches it.
 """
 
-from __future__ import annotations
-
+import contextlib
 import hashlib
 import json
 from functools import cached_property
@@ -19,7 +18,7 @@ from pydantic import Field
 from ...rewards import Reward, RewardError
 from ...rewards.published import find as find_reward
 from ...rewards.published.weights import WeightFile, require, sampled_digest, weights_folder
-from ..interface import NO_SAFETY_CHECKER, Suite, SuiteError, SuiteOptions
+from ..interface import ENDS, NO_SAFETY_CHECKER, Suite, SuiteError, SuiteOptions
 from . import prompts
 
 HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -170,34 +169,21 @@ class StableDiffusion15(Suite):
         """The rewards whose packages and files are there, and those that need none."""
         there = []
         for name in self.reward_names():
-            try:
+            with contextlib.suppress(RewardError):
                 self._require_reward(name)
-            except RewardError:
-                continue
-            there.append(name)
+                there.append(name)
         return there
-
-    def scheduler_config(self) -> dict:
-        return json.loads((self.model / "scheduler/scheduler_config.json").read_text())
 
     def load_pipeline(self) -> StableDiffusionPipeline:
         options = {"image_encoder": None, "use_safetensors": True, "local_files_only": True} | NO_SAFETY_CHECKER
         pipeline = StableDiffusionPipeline.from_pretrained(self.model, **options)
-        pipeline.scheduler = DDIMScheduler.from_config(  # the repository names PNDM
-            pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=False, steps_offset=1
-        )
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **ENDS)  # the repository names PNDM
         return pipeline
-
-    def attach_shortcut(self, pipeline: StableDiffusionPipeline) -> None:
-        pipeline.load_lora_weights(self.few_step.parent, weight_name=self.few_step.name, local_files_only=True)
-        pipeline.fuse_lora()
-        pipeline.unload_lora_weights()
 
     def load_learned_reward(self, name: str) -> Reward:
         published, options = _published(name)
         return published(self.weights, **options)
 
     def prompts(self, split: str, count: int) -> list[str]:
-        if self.options.prompt_set == "animals":
-            return prompts.take(prompts.animals(split), count, split)
-        return prompts.take(prompts.hpdv2(split, self.weights), count, split)
+        animals = self.options.prompt_set == "animals"
+        return prompts.take(prompts.animals(split) if animals else prompts.hpdv2(split, self.weights), count, split)
