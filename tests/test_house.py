@@ -93,7 +93,7 @@ def test_records_are_renewed_where_the_first_steps_are_the_recorded_ones(tmp_pat
     texts, plan = bench.suite.prompts("test", 8), sampler_plan(bench.executor.timesteps, lambda t: ())
     rewards = bench.suite.scored_rewards()
     with bench.executor.ledger.paused():
-        scores = pd.DataFrame(renew.score(bench.executor, plan, bench.suite, rewards, texts)[1])
+        scores = pd.DataFrame(renew.score(bench, plan, rewards, texts)[1])
     scores.insert(0, "split", "test")
     scores.insert(1, "prompt", texts)
     scores.assign(when="before").to_csv(folder / "scores.csv", index=False, float_format="%.6g")
