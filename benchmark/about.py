@@ -10,8 +10,6 @@ import dataclasses
 import sys
 from pathlib import Path
 
-import torch
-
 import methods
 
 from . import suites
@@ -47,8 +45,7 @@ def plans(found: dict[str, type[methods.Method]], steps: int) -> dict[str, list[
             method = cls()
             count = method.chain_steps or steps
             timesteps = [1000 // count * i + 1 for i in reversed(range(count))]
-            drawn = (method.plan(timesteps, torch.Generator().manual_seed(0), part / 8) for part in range(8))
-            stages = list(dict.fromkeys(drawn))
+            stages = [plan for _, plan in method.phases(timesteps)]
             numbered = [f"{name} {number}" for number in range(1, len(stages) + 1)]
             hops = [[dataclasses.asdict(hop) for hop in plan] for plan in stages]
             rows |= zip(numbered if len(stages) > 1 else [name], hops, strict=True)

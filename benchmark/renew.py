@@ -77,9 +77,11 @@ def stale(profile: Profile, root: Path, suite: str, reward: str) -> dict[str, li
 def renew_evidence(path: Path, profile: Profile, suite: str, reward: str, variant: str, earlier: dict) -> int:
     """Give the tuning evidence of a row today's fingerprints, where it has those of ``earlier``; how many it were."""
     evidence, count = Evidence(path), 0
-    for old, row in list(evidence.rows.items()):
+    for old, row in evidence.rows.items():
+        if row["variant"] != variant:
+            continue
         config = tried_with(profile, suite, reward, variant, row["learning_rate"], "cpu")
-        if row["variant"] == variant and old == fingerprint(config, **earlier):
+        if old == fingerprint(config, **earlier):
             evidence.rows[old] = row | {"fingerprint": fingerprint(config)}
             count += 1
     if count:
@@ -111,8 +113,8 @@ def main(
             now, earlier = identity(config), {part: record[part] for part in RENEWED}
             evidence = out / suite / "tuning" / f"{records.file_name(name)}.csv"
             tries = renew_evidence(evidence, profile, suite, name, variant, earlier) if evidence.exists() else 0
-            for place, there, own in runs:
-                records.write_json(place / "run.json", there | {part: identity(own)[part] for part in RENEWED})
+            for place, there, _ in runs:  # seeds differ in their configurations, which stay
+                records.write_json(place / "run.json", there | {part: now[part] for part in RENEWED})
             row = {"variant": variant, "seed": config.seed, "steps": steps, "scores_differ": scores, "log_differs": log}
             row |= {"runs": len(runs), "tries": tries, "method_before": record["method"], "method": now["method"]}
             rows.append(row | {"weights_before": record["weights"], "weights": now["weights"]})

@@ -2,10 +2,8 @@
 
 import dataclasses
 import hashlib
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -18,7 +16,6 @@ from benchmark.records import read_json, write_json
 from benchmark.records.profile import Profile
 from benchmark.records.results import Results
 from tests.conftest import ROOT
-from tests.synthetic import write_tree
 
 SMOKE = ROOT / "profiles/smoke.yaml"
 
@@ -26,17 +23,6 @@ SMOKE = ROOT / "profiles/smoke.yaml"
 def command(*arguments, **options):
     line = [sys.executable, "-m", "benchmark.tables", "--params", str(SMOKE), *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT, **options)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory) -> Path:
-    return write_tree(tmp_path_factory.mktemp("written"), Profile.read(SMOKE))
-
-
-@pytest.fixture
-def root(written, tmp_path) -> Path:
-    """A copy to change."""
-    return Path(shutil.copytree(written, tmp_path / "results"))
 
 
 def test_the_numbers_are_those_of_the_records(root):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,23 +11,10 @@ from benchmark.errors import InputError
 from benchmark.findings import texts
 from benchmark.findings.tables import open_results
 from benchmark.findings.texts import Numbers, environment, located
-from benchmark.records.profile import Profile
 from benchmark.statistics import Interval, crossed_interval
 from tests.conftest import ROOT, call, refused
-from tests.synthetic import write_tree
 
 SMOKE = ROOT / "profiles/smoke.yaml"
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory) -> Path:
-    return write_tree(tmp_path_factory.mktemp("written"), Profile.read(SMOKE))
-
-
-@pytest.fixture
-def root(written, tmp_path) -> Path:
-    """A copy to change."""
-    return Path(shutil.copytree(written, tmp_path / "results"))
 
 
 @pytest.fixture
